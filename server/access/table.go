@@ -1,0 +1,33 @@
+package access
+
+import (
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+)
+
+var (
+	anyRole = []Role{Admin, User, Viewer}
+	doers   = []Role{Admin, User}
+)
+
+// rights is the one table of who may call what. A method that is not in it is denied to all. It
+// says nothing about whose job it is: Identity.Sees and Identity.Controls do.
+var rights = map[string][]Role{
+	telev1.JobService_Start_FullMethodName:        doers,
+	telev1.JobService_Get_FullMethodName:          anyRole,
+	telev1.JobService_List_FullMethodName:         anyRole,
+	telev1.JobService_Stop_FullMethodName:         doers,
+	telev1.JobService_Wait_FullMethodName:         anyRole,
+	telev1.JobService_StreamOutput_FullMethodName: anyRole,
+
+	healthv1.Health_Check_FullMethodName: anyRole,
+	healthv1.Health_List_FullMethodName:  anyRole,
+	healthv1.Health_Watch_FullMethodName: anyRole,
+
+	// The API is public; its description gives nothing away. Tools still ask by the older name.
+	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName:      anyRole,
+	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: anyRole,
+}
