@@ -1,0 +1,43 @@
+package initproc
+
+import "golang.org/x/sys/unix"
+
+// deviceNodes are the devices that a job gets: none of them holds anything.
+var deviceNodes = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// cloneDevices picks up the host's nodes. They are bound and not made: mknod(2) is nobody's in a
+// user namespace. Before the root is covered, where they lie without "nodev".
+func cloneDevices(b *builder) []arg {
+	var nodes []arg
+	for _, name := range deviceNodes {
+		nodes = append(nodes, b.stepResult("clone /dev/"+name, unix.SYS_OPEN_TREE, cwdFD,
+			b.string("/dev/"+name), number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)))
+	}
+	return nodes
+}
+
+// mountDev makes a /dev with those nodes, terminals and shared memory of the job's own, and the
+// usual links.
+func mountDev(b *builder, s Spec, nodes []arg) {
+	b.mount("mount /dev", "tmpfs", "dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=32")
+	for i, name := range deviceNodes {
+		path, title := "dev/"+name, "attach /dev/"+name
+		b.step(title, unix.SYS_MKNODAT, cwdFD, b.string(path), number(unix.S_IFREG|0o444), number(0))
+		moveMount(b, title, nodes[i], path)
+		b.step(title, unix.SYS_CLOSE, nodes[i])
+	}
+	b.step("make /dev/pts", unix.SYS_MKDIRAT, cwdFD, b.string("dev/pts"), number(0o755))
+	b.mount("mount /dev/pts", "devpts", "dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC,
+		"newinstance,ptmxmode=0666,mode=0620")
+	b.step("make /dev/shm", unix.SYS_MKDIRAT, cwdFD, b.string("dev/shm"), number(0o1777))
+	b.mount("mount /dev/shm", "tmpfs", "dev/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s))
+	for _, link := range [][2]string{
+		{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0", "dev/stdin"},
+		{"/proc/self/fd/1", "dev/stdout"}, {"/proc/self/fd/2", "dev/stderr"},
+		{"pts/ptmx", "dev/ptmx"},
+	} {
+		b.step("link /"+link[1], unix.SYS_SYMLINKAT, b.string(link[0]), cwdFD, b.string(link[1]))
+	}
+	b.step("make /dev read-only", unix.SYS_MOUNT, number(0), b.string("dev"), number(0),
+		number(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC), number(0))
+}

@@ -1,0 +1,48 @@
+// Package initproc makes a job's sandbox: it holds both halves of it, the server's, which builds a
+// plan and starts an init, and the init's, which is that process.
+//
+// A caller fills in a Spec, turns it into a Plan with NewPlan, hands it to Start and asks the Init
+// that it gets for the outcome with Await. From then on Control carries messages both ways and
+// Stdout and Stderr are what the job writes.
+//
+// # The plan
+//
+// Making a sandbox is a list of system calls in an order that matters, so it is data. The server
+// builds it (order.go is the order; one file for each kernel facility adds the steps), and init
+// carries it out (interp.go) knowing nothing about sandboxes: it can be held in mind whole, and
+// every step can be printed, and made to fail in a test. The format is in blob.go.
+//
+// What has happened when, and why in this order:
+//
+//  1. init joins the version 1 cgroups: nothing of the job may be made outside of its limits
+//     (on version 2, clone3 has put init into the group)
+//  2. its mounts become private: from here on nothing it mounts can reach the host
+//  3. the new root is cloned from the host's, detached, and made read-only as a whole before
+//     anything writable is put into it
+//  4. the host's devices and the work directory are picked up, while their paths still lead there
+//  5. /proc, /dev, /tmp and /home go into the new root, and private places are covered
+//  6. pivot_root, and the host's tree goes: from here on no path leads back
+//  7. host name and loopback
+//  8. the command's own process begins: session, resource limits, no capability in reach, group
+//     before user, no_new_privs, (seccomp), working directory, close-on-exec for all descriptors
+//     that are not its own, exec
+//
+// # The exchange
+//
+//	server                                         init (PID 1)            command
+//	  | clone3, every namespace, into the cgroup ---> |
+//	  | PLAN, pieces of the blob -------------------> |
+//	  |                                               | steps …
+//	  |                                               | fork -------------> | steps …
+//	  | <----------------- FAILED step, errno --------|---------------------| (any step)
+//	  | <----------------- RUNNING pid ---------------| <-- exec'ed ------- |
+//	  | SIGNAL signal, whom ------------------------> | ------------------> |
+//	  |                                               | <-- exits --------- |
+//	  |                                               | kills the rest, reaps all
+//	  | <----------------- EXIT status, rusage -------|
+//	  | (drains the output, reads the usage)          |
+//	  | SIGKILL ------------------------------------> | and the namespaces with it
+//
+// All of it goes over one SOCK_SEQPACKET socket pair, of which init keeps both ends, as it does of
+// the two output pipes (fds.go): a server that dies takes nothing with it.
+package initproc

@@ -1,0 +1,23 @@
+package initproc
+
+// The descriptors of an init, fixed by number so that a later server finds them with
+// pidfd_getfd(2). The command gets 0, 1 and 2 alone.
+//
+//	fd  what                          direction      closed by
+//	 0  /dev/null                     read           the command's end
+//	 1  stdout pipe                   write          the command's end; init's copy stays
+//	 2  stderr pipe                   write          the same
+//	 3  control socket, init's end    both           init's end
+//	 4  control socket, server's end  kept, unused   init's end
+//	 5  stdout pipe                   kept, unused   init's end
+//	 6  stderr pipe                   kept, unused   init's end
+//	 7  eventfd, SIGCHLD happened     both           init's end
+//	 8… `tasks` of v1 cgroups         write, once    the plan
+const (
+	fdControl       = 3
+	fdServerControl = 4
+	fdStdoutRead    = 5
+	fdStderrRead    = 6
+	fdChild         = 7
+	fdJoin          = 8
+)

@@ -1,0 +1,35 @@
+package initproc
+
+// order is the sandbox, from the first step to the last. Why in this order: see the package's
+// documentation; each function says what must have happened before it.
+func order(b *builder, s Spec) {
+	joinCgroups(b, s)
+	protectInit(b, s)
+	makeMountsPrivate(b)
+	root := cloneRoot(b)
+	work := cloneWork(b, s)
+	nodes := cloneDevices(b)
+	enterRoot(b, s, root)
+	mountProc(b)
+	mountDev(b, s, nodes)
+	mountTmp(b, s)
+	hide(b, s)
+	mountHome(b, work)
+	pivotRoot(b)
+	setHostname(b, s)
+	loopbackUp(b, s)
+	fork := forkCommand(b)
+	newSession(b)
+	setRlimits(b)
+	exposeCommand(b, s)
+	dropCapabilities(b)
+	setUser(b, s)
+	forbidNewPrivileges(b)
+	// The seccomp filter goes here: after the last privileged call, before anything of the job's.
+	changeDir(b, s)
+	closeOnExec(b)
+	execute(b, s)
+	endCommand(b, fork)
+	b.step("report that the command runs", opReport)
+	b.step("supervise", opSupervise)
+}

@@ -1,0 +1,100 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Spec is all that a job's sandbox depends on. All paths are absolute and clean.
+type Spec struct {
+	// The job's own, chosen by the server.
+	Hostname string // at most 64 bytes
+	UID, GID uint32 // what the command runs as; not used with UserNamespace
+	Work     string // the host's directory that becomes the job's work directory
+
+	// The machine's, the same for every job.
+	Anchor        string   // an empty directory of the host, on which the new root is mounted
+	Hide          []string // directories of the host that the job sees empty
+	UserNamespace bool     // there is no root: the sandbox's root is the caller
+	Join          int      // how many cgroup v1 `tasks` files init gets
+
+	// What was asked for.
+	Command     []string // the program and its arguments
+	Env         []string // K=V
+	Cwd         string   // as the job sees it
+	HostNetwork bool
+	TmpSize     int64 // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+}
+
+// Home is the job's work directory as the job sees it.
+const Home = "/home/job"
+
+// A Plan is the list of steps that make one sandbox and run the command in it. See the package's
+// documentation.
+type Plan struct {
+	blob       []byte
+	namespaces uintptr
+	userns     bool
+}
+
+// NewPlan returns the plan for a job. It looks at nothing but s and this process's mount
+// namespace.
+func NewPlan(s Spec) (*Plan, error) {
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
+	}
+	return newPlan(s, own.Ino)
+}
+
+func newPlan(s Spec, hostMnt uint64) (*Plan, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	var b builder
+	order(&b, s)
+	p := &Plan{blob: b.encode(hostMnt), namespaces: namespaces, userns: s.UserNamespace}
+	if s.HostNetwork {
+		p.namespaces &^= unix.CLONE_NEWNET
+	}
+	if s.UserNamespace {
+		p.namespaces |= unix.CLONE_NEWUSER
+	}
+	if len(p.blob) > maxPlan {
+		return nil, fmt.Errorf("command and environment take %d bytes, the most is about %d",
+			len(p.blob), maxPlan)
+	}
+	return p, nil
+}
+
+// namespaces are what every sandbox has of its own, by clone flags.
+const namespaces = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+
+func (s *Spec) check() error {
+	if len(s.Command) == 0 || s.Command[0] == "" {
+		return errors.New("the command is empty")
+	}
+	for _, list := range [][]string{s.Command, s.Env, {s.Cwd, s.Work, s.Anchor, s.Hostname}, s.Hide} {
+		for _, text := range list {
+			if strings.Contains(text, "\x00") {
+				return fmt.Errorf("%q has a NUL in it", text)
+			}
+		}
+	}
+	return nil
+}
+
+// path is the value of PATH that the command has.
+func (s *Spec) path() string {
+	for _, kv := range s.Env {
+		if value, found := strings.CutPrefix(kv, "PATH="); found {
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,402 @@
+package initproc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// needRoot skips, and where TELE_REQUIRE names root, fails.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if strings.Contains(","+os.Getenv("TELE_REQUIRE")+",", ",root,") {
+		t.Fatal("TELE_REQUIRE names root, and this is not root")
+	}
+	t.Skip("needs root")
+}
+
+// spec is a job that runs command.
+func spec(t *testing.T, command ...string) Spec {
+	t.Helper()
+	s := Spec{
+		Hostname: "job", UID: 1879048192, GID: 1879048192,
+		Work: t.TempDir(), Anchor: t.TempDir(), Hide: []string{"/root", "/run"},
+		Command: command, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + Home}, Cwd: Home,
+	}
+	if err := os.Chown(s.Work, int(s.UID), int(s.GID)); err != nil {
+		t.Fatal(err)
+	}
+	for dir := s.Work; dir != "/"; dir = filepath.Dir(dir) {
+		_ = os.Chmod(dir, 0o755)
+	}
+	return s
+}
+
+func start(t *testing.T, s Spec) (*Init, error) {
+	t.Helper()
+	plan, err := NewPlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := Start(plan, StartOptions{Cgroup: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Close)
+	return i, i.Await(t.Context())
+}
+
+// finish waits for the command's end and returns it with what it wrote.
+func finish(t *testing.T, i *Init) (Exit, string) {
+	t.Helper()
+	fds := []unix.PollFd{{Fd: fdOf(t, i.Control), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+		exit, ended, err := i.Ended()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ended {
+			return exit, output(t, i.Stdout) + output(t, i.Stderr)
+		}
+	}
+}
+
+// output is what is in the pipe now.
+func output(t *testing.T, f *os.File) string {
+	t.Helper()
+	var all bytes.Buffer
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(int(fdOf(t, f)), buf)
+		if n <= 0 || err != nil {
+			return all.String()
+		}
+		all.Write(buf[:n])
+	}
+}
+
+func fdOf(t *testing.T, f *os.File) int32 {
+	t.Helper()
+	fd, err := descriptor(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int32(fd)
+}
+
+func run(t *testing.T, command ...string) (Exit, string) {
+	t.Helper()
+	i, err := start(t, spec(t, command...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return finish(t, i)
+}
+
+func TestExitCodes(t *testing.T) {
+	needRoot(t)
+	for code := 0; code < 256; code += 1 {
+		exit, out := run(t, "sh", "-c", fmt.Sprintf("exit %d", code))
+		if !exit.Status.Exited() || exit.Status.ExitStatus() != code {
+			t.Fatalf("exit %d: status %#x, output %q", code, exit.Status, out)
+		}
+	}
+}
+
+func TestSignals(t *testing.T) {
+	needRoot(t)
+	for _, signal := range []syscall.Signal{1, 2, 6, 9, 11, 15} {
+		exit, _ := run(t, "sh", "-c", fmt.Sprintf("kill -%d $$", signal))
+		if !exit.Status.Signaled() || exit.Status.Signal() != signal {
+			t.Errorf("signal %d: status %#x", signal, exit.Status)
+		}
+	}
+}
+
+func TestSandbox(t *testing.T) {
+	needRoot(t)
+	for _, test := range []struct{ name, script, want string }{
+		{"user", "id -u; id -g; id -G", "1879048192\n1879048192\n1879048192\n"},
+		{"host name", "hostname", "job\n"},
+		{"cwd", "pwd; echo $HOME", "/home/job\n/home/job\n"},
+		{"own processes only", "ls -d /proc/[0-9]* | wc -l", "4\n"},
+		{"work is writable", "echo x > f && cat f", "x\n"},
+		{"tmp is writable and empty", "ls -A /tmp; echo x > /tmp/f && cat /tmp/f", "x\n"},
+		{"root is read-only", "touch /usr/x 2>&1 | grep -o 'Read-only.*'", "Read-only file system\n"},
+		{"dev is read-only", "touch /dev/x 2>&1 | grep -o 'Read-only.*'", "Read-only file system\n"},
+		{"devices work", "head -c 3 /dev/zero | wc -c; echo x > /dev/null; ls /dev | tr '\\n' ' '",
+			"3\nfd full null ptmx pts random shm stderr stdin stdout tty urandom zero "},
+		{"private places are empty", "ls -A /root /run /home", "/home:\njob\n\n/root:\n\n/run:\n"},
+		{"no capabilities", "grep -c 'Cap.*:.0000000000000000' /proc/self/status", "5\n"},
+		{"no new privileges", "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"},
+		{"loopback is up", "cat /sys/class/net/lo/operstate 2>/dev/null; grep -c lo: /proc/net/dev", "unknown\n1\n"},
+		{"no descriptor but its own", "ls /proc/self/fd | tr '\\n' ' '", "0 1 2 3 "},
+		{"nothing of signals is blocked", "grep SigBlk /proc/self/status", "SigBlk:\t0000000000000000\n"},
+		{"init's files are out of reach", "ls /proc/1/fd /proc/1/root 2>&1 | grep -c denied", "2\n"},
+		{"init does not die of signals", "kill -9 1 2>/dev/null; kill -15 1 2>/dev/null; echo alive", "alive\n"},
+		{"oom score", "cat /proc/self/oom_score_adj", "0\n"},
+		{"environment", "env | grep -v '^\\(PWD\\|SHLVL\\|_\\)=' | sort | tr '\\n' ' '",
+			"HOME=/home/job PATH=/usr/local/bin:/usr/bin:/bin "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			exit, out := run(t, "sh", "-c", test.script)
+			if out != test.want {
+				t.Errorf("%s\n got %q\nwant %q, status %#x", test.script, out, test.want, exit.Status)
+			}
+		})
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	needRoot(t)
+	_, out := run(t, "sh", "-c", "for n in pid mnt net ipc uts cgroup; do readlink /proc/self/ns/$n; done")
+	inside := strings.Fields(out)
+	for i, name := range []string{"pid", "mnt", "net", "ipc", "uts", "cgroup"} {
+		own, err := os.Readlink("/proc/self/ns/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= len(inside) || inside[i] == own || !strings.HasPrefix(inside[i], name+":") {
+			t.Errorf("%s: outside %s, inside %v", name, own, inside)
+		}
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	needRoot(t)
+	for _, test := range []struct {
+		name    string
+		change  func(*Spec)
+		verdict func(*StepError) bool
+		text    string
+	}{
+		{"not found in PATH", func(s *Spec) { s.Command = []string{"no-such-program"} },
+			(*StepError).NotFound, "execute the command: fail(ENOENT): no such file or directory"},
+		{"not found by path", func(s *Spec) { s.Command = []string{"/no/such"} }, (*StepError).NotFound, "/no/such"},
+		{"not executable", func(s *Spec) { s.Command = []string{"/etc/passwd"} }, (*StepError).NotExecutable, "/etc/passwd"},
+		{"no such directory", func(s *Spec) { s.Cwd = "/no/such" }, (*StepError).BadCwd, "/no/such"},
+		{"no permission for it", func(s *Spec) { s.Cwd = "/proc/1/root" }, (*StepError).BadCwd, "permission denied"},
+		{"no work directory", func(s *Spec) { s.Work = "/no/work" }, func(e *StepError) bool {
+			return e.Name == "clone the work directory"
+		}, "/no/work"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := spec(t, "true")
+			test.change(&s)
+			_, err := start(t, s)
+			var stepErr *StepError
+			if !errors.As(err, &stepErr) || !test.verdict(stepErr) || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("got %v, want %s", err, test.text)
+			}
+		})
+	}
+}
+
+// TestEveryStepFails makes each step of a plan fail, and expects its name, and nothing left.
+func TestEveryStepFails(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	whole, err := NewPlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := decode(whole.blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := hostMounts(t)
+	for index := range v.steps {
+		plan, err := NewPlan(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := v.string(uint64(v.steps[index].name))
+		if name == "drop capabilities" && index%16 != 0 || v.steps[index].nr == opFail || laterTry(v, index) {
+			continue
+		}
+		breakStep(plan, index, syscall.EUCLEAN)
+		i, err := Start(plan, StartOptions{Cgroup: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = i.Await(t.Context())
+		var stepErr *StepError
+		if v.steps[index].nr == opSupervise { // the command runs by then; init's end is its end
+			if err != nil {
+				t.Errorf("step %d: %v", index, err)
+			}
+		} else if !errors.As(err, &stepErr) || stepErr.Step != index || stepErr.Errno != syscall.EUCLEAN ||
+			stepErr.Name != name {
+			t.Errorf("step %d, %s: got %v", index, name, err)
+		}
+		i.Close()
+		if err := unix.Kill(i.Pid, 0); err != unix.ESRCH {
+			t.Errorf("step %d, %s: init is still there: %v", index, name, err)
+		}
+	}
+	if now := hostMounts(t); now != mounts {
+		t.Errorf("mounts before:\n%s\nand after:\n%s", mounts, now)
+	}
+}
+
+// laterTry tells whether a step is one of execve's later tries, which are not reached.
+func laterTry(v *view, index int) bool {
+	return v.steps[index].nr == unix.SYS_EXECVE && v.steps[index-1].nr == unix.SYS_EXECVE
+}
+
+// breakStep replaces a step by one that fails.
+func breakStep(p *Plan, index int, errno syscall.Errno) {
+	var h header
+	copy(raw(&h), p.blob)
+	var s step
+	place := p.blob[int(h.steps)+index*stepSize:]
+	copy(raw(&s), place)
+	s.nr, s.kinds[0], s.args[0] = opFail, argNumber, uint64(errno)
+	copy(place, raw(&s))
+}
+
+func hostMounts(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestOrphansAreReapedAndKilled(t *testing.T) {
+	needRoot(t)
+	// The background process keeps the pipe open; the job ends all the same.
+	exit, out := run(t, "sh", "-c", "(sleep 1000 &) ; (sh -c 'exit 3' &) ; echo done; exit 7")
+	if exit.Status.ExitStatus() != 7 || out != "done\n" {
+		t.Errorf("status %#x, output %q", exit.Status, out)
+	}
+}
+
+func TestSignalReachesTheCommand(t *testing.T) {
+	needRoot(t)
+	i, err := start(t, spec(t, "sh", "-c", "trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 1; done"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds := []unix.PollFd{{Fd: fdOf(t, i.Stdout), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, 10000); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.SignalAll(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	exit, out := finish(t, i)
+	if exit.Status.ExitStatus() != 5 || !strings.HasPrefix(out, "ready\ncaught\n") {
+		t.Errorf("status %#x, output %q", exit.Status, out)
+	}
+}
+
+func TestRefusesTheHostsMountNamespace(t *testing.T) {
+	needRoot(t)
+	plan, err := NewPlan(spec(t, "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.namespaces = unix.CLONE_NEWPID
+	i, err := Start(plan, StartOptions{Cgroup: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	var stepErr *StepError
+	if err := i.Await(t.Context()); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+func TestKilledInitIsGone(t *testing.T) {
+	needRoot(t)
+	i, err := start(t, spec(t, "sleep", "1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(i.Pid)
+	if _, _, err := i.Ended(); !errors.Is(err, ErrInitGone) {
+		t.Errorf("got %v, want ErrInitGone", err)
+	}
+	i.Pid = 0
+}
+
+func TestAwaitIsCancelled(t *testing.T) {
+	needRoot(t)
+	plan, err := NewPlan(spec(t, "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &Init{PidFD: -1, plan: plan} // started, and never given a plan
+	if err := i.start(StartOptions{Cgroup: -1}); err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := i.Await(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline", err)
+	}
+}
+
+func TestByHandIsRefused(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{InitName}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 125 || !strings.Contains(string(out), "tele run") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
+func TestBigEnvironment(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sh", "-c", "echo ${#BIG0} ${#BIG7}")
+	for n := range 8 {
+		s.Env = append(s.Env, fmt.Sprintf("BIG%d=%s", n, strings.Repeat("x", 100_000)))
+	}
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, out := finish(t, i); out != "100000 100000\n" {
+		t.Errorf("got %q", out)
+	}
+}
+
+func TestUserNamespace(t *testing.T) {
+	needRoot(t) // to become another user for it
+	s := spec(t, "sh", "-c", "id -u; pwd; touch f && echo wrote; touch /usr/x 2>/dev/null || echo refused; grep CapEff /proc/self/status")
+	s.UserNamespace = true
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, out := finish(t, i); !strings.HasPrefix(out, "0\n/home/job\n") || !strings.Contains(out, "CapEff:\t0000000000000000") {
+		t.Errorf("got %q", out)
+	}
+}
