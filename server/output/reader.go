@@ -1,0 +1,228 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sort"
+	"time"
+)
+
+// ReadOptions say what a Reader reads, and from where. The zero value is both streams as they are
+// now, from the first byte.
+type ReadOptions struct {
+	Stream Stream
+	// Offset is the first byte, counted in the stream that is read.
+	Offset int64
+	// Tail, when it is positive, begins that many lines before the end instead. What follows the
+	// last newline is a line too.
+	Tail int
+	// Follow goes on until the log is finished.
+	Follow bool
+	// KeepChunks returns each piece as it arrived, instead of joining neighbours.
+	KeepChunks bool
+}
+
+// A Chunk is a piece of output of one stream.
+type Chunk struct {
+	Stream Stream
+	Offset int64     // of its first byte, as in ReadOptions
+	Time   time.Time // when its first byte arrived
+	Data   []byte
+}
+
+// A Reader reads a log from some place on. It is for one goroutine.
+type Reader struct {
+	log      *Log
+	options  ReadOptions
+	cursor   int64
+	at       int64 // the record that the cursor is in, or one before that
+	complete bool
+}
+
+// NewReader returns a reader, which must be closed. ErrOffset: the log does not reach that far.
+func (l *Log) NewReader(o ReadOptions) (*Reader, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o.Offset < 0 || o.Offset > l.last.ends[o.Stream] {
+		return nil, ErrOffset
+	}
+	if err := l.open(0); err != nil {
+		return nil, err
+	}
+	r := &Reader{log: l, options: o, cursor: o.Offset}
+	if o.Tail > 0 {
+		if err := r.seekTail(l.last.ends[o.Stream], l.records); err != nil {
+			l.releaseLocked()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Close ends the use of the reader.
+func (r *Reader) Close() error {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.releaseLocked()
+	return nil
+}
+
+// Complete tells, after io.EOF, that everything of a finished log was read.
+func (r *Reader) Complete() bool { return r.complete }
+
+// Next returns the next piece of output, in buf, or io.EOF.
+func (r *Reader) Next(ctx context.Context, buf []byte) (Chunk, error) {
+	for {
+		end, records, finished, changed := r.state()
+		if r.cursor < end {
+			return r.read(buf, end, records)
+		}
+		if finished || !r.options.Follow {
+			r.complete = finished
+			return Chunk{}, io.EOF
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return Chunk{}, context.Cause(ctx)
+		}
+	}
+}
+
+// state is how far the log reaches, and when there is nothing to read, what tells of more.
+func (r *Reader) state() (end, records int64, finished bool, changed <-chan struct{}) {
+	l := r.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end = l.last.ends[r.options.Stream]
+	if r.cursor == end && !l.finished && r.options.Follow {
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed = l.changed
+	}
+	return end, l.records, l.finished, changed
+}
+
+// read returns the piece at the cursor; the log has the given records and reaches to end, behind
+// the cursor.
+func (r *Reader) read(buf []byte, end, records int64) (Chunk, error) {
+	before, found, err := r.find(records)
+	if err != nil {
+		return Chunk{}, err
+	}
+	stream := r.options.Stream
+	if stream == Both {
+		stream = Stdout
+		if found.ends[Stderr] > before.ends[Stderr] {
+			stream = Stderr
+		}
+	}
+	chunk := Chunk{Stream: stream, Offset: r.cursor, Time: found.time}
+	offset := r.cursor
+	if r.options.Stream == Both {
+		offset = before.ends[stream] + r.cursor - before.ends[Both]
+	}
+	size := found.ends[r.options.Stream] - r.cursor
+	if !r.options.KeepChunks {
+		if size, err = r.join(stream, size, int64(len(buf)), end, records); err != nil {
+			return Chunk{}, err
+		}
+	}
+	n, err := r.log.files[stream].ReadAt(buf[:min(size, int64(len(buf)))], offset)
+	if err != nil && (err != io.EOF || n == 0) {
+		return Chunk{}, err
+	}
+	chunk.Data = buf[:n]
+	r.cursor += int64(n)
+	return chunk, nil
+}
+
+// join returns how many bytes from the cursor on belong to stream without a break, at most most.
+func (r *Reader) join(stream Stream, size, most, end, records int64) (int64, error) {
+	if r.options.Stream != Both {
+		return min(end-r.cursor, most), nil
+	}
+	before, err := r.log.record(r.at)
+	for i := r.at + 1; size < most && i < records && err == nil; i++ {
+		var next record
+		if next, err = r.log.record(i); err != nil || next.ends[stream] == before.ends[stream] {
+			break
+		}
+		size += next.ends[Both] - before.ends[Both]
+		before = next
+	}
+	return min(size, most), err
+}
+
+// find moves r.at to the record that holds the byte at the cursor, and returns it with the one
+// before it.
+func (r *Reader) find(records int64) (before, found record, err error) {
+	holds := func(i int64) bool {
+		rec, recErr := r.log.record(i)
+		if recErr != nil {
+			err = recErr
+		}
+		return rec.ends[r.options.Stream] > r.cursor
+	}
+	for step := int64(1); r.at < records && !holds(r.at); step *= 2 { // near in most cases
+		if r.at+step >= records || holds(r.at+step) {
+			base, n := r.at+1, min(r.at+step, records-1)-r.at
+			r.at = base + int64(sort.Search(int(n), func(i int) bool { return holds(base + int64(i)) }))
+			break
+		}
+		r.at += step
+	}
+	if err != nil {
+		return before, found, err
+	}
+	if before, err = r.log.record(r.at - 1); err != nil {
+		return before, found, err
+	}
+	found, err = r.log.record(r.at)
+	return before, found, err
+}
+
+// seekTail puts the cursor at the beginning of the last lines, reading backwards from end.
+func (r *Reader) seekTail(end, records int64) error {
+	lines := r.options.Tail
+	var window [64 << 10]byte
+	for to := end; to > 0; {
+		from := max(to-int64(len(window)), 0)
+		block := window[:to-from]
+		if err := r.fill(block, from, end, records); err != nil {
+			return err
+		}
+		if to == end && block[len(block)-1] == '\n' {
+			block = block[:len(block)-1]
+		}
+		for len(block) > 0 {
+			newline := bytes.LastIndexByte(block, '\n')
+			if newline < 0 {
+				break
+			}
+			if lines--; lines == 0 {
+				r.cursor, r.at = from+int64(newline)+1, 0
+				return nil
+			}
+			block = block[:newline]
+		}
+		to = from
+	}
+	r.cursor, r.at = 0, 0
+	return nil
+}
+
+// fill reads len(block) bytes from the place from on.
+func (r *Reader) fill(block []byte, from, end, records int64) error {
+	r.cursor, r.at = from, 0
+	for n := 0; n < len(block); {
+		chunk, err := r.read(block[n:], end, records)
+		if err != nil {
+			return err
+		}
+		n += len(chunk.Data)
+	}
+	return nil
+}
