@@ -1,0 +1,44 @@
+// Package cgroup enforces limits on jobs, and holds a job's processes together, by means of the
+// kernel's control groups.
+//
+// Open looks at the host, says with Layout and Explain what it found, and makes the server's own
+// group. Create makes the group of one job below it and sets the limits; from then on the Group is
+// the handle: CloneFD and JoinFiles start a process in it, Status says which limits hold and how,
+// Usage what was used, Kill and WaitEmpty end it, Delete takes it away. A server that comes after
+// one that died finds its groups with List and takes them over with Adopt.
+//
+// # Layouts
+//
+// What decides is where each controller (cpu, memory, io, pids) is, and Layout only names the sum:
+//
+//	v2      one tree for everything
+//	hybrid  limits in trees of version 1, a tree a controller; and a version 2 tree beside them,
+//	        for starting a process inside, for killing all at once, and for the news of the end
+//	v1      trees of version 1 only: processes are killed one by one
+//	none    no cgroups for us: an unprivileged user to whom none was delegated. Groups are then
+//	        empty: nothing is limited, Status says why, Kill, WaitEmpty and Delete do nothing
+//
+// A backend sets and reads limits in one version; each controller has one of them.
+//
+// # Where the groups are
+//
+//	version 1  MOUNT/NAME/ID in the tree of each controller
+//	version 2  MOUNT/NAME/ID for root; OWN/ID when the server's own group was delegated to it
+//	           (systemd's Delegate=yes, a container's root, a group that the user owns)
+//
+// A group of version 2 that hands controllers to its children has no processes of its own
+// (cgroups(7), "no internal processes"), so in a delegated group the server moves itself into
+// OWN/server. Close undoes this.
+//
+// # Failures
+//
+// A limit that cannot be enforced is no error, but a Status with WhyNot: whether the job may run
+// all the same is for the caller to decide. Errors are what keeps a group from being made or ended,
+// and an error leaves nothing behind.
+//
+// # No waiting for RCU
+//
+// Writing a pid to cgroup.procs waits for an RCU grace period, some 10 ms. So nothing on the way to
+// a job's start does it: version 2 has clone3 with CLONE_INTO_CGROUP, and on version 1 the child
+// itself writes "0", which is itself, to `tasks`.
+package cgroup

@@ -1,0 +1,177 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/telerun/tele/limits"
+	"golang.org/x/sys/unix"
+)
+
+// A Group holds one job.
+type Group struct {
+	m      *Manager
+	id     string
+	status []limits.Status
+	clone  *os.File
+	join   []*os.File
+}
+
+// A Request is what Create needs.
+type Request struct {
+	Limits  limits.Limits
+	Devices []Device // the disks behind the job's files
+	// NoDevice says why there are none.
+	NoDevice string
+}
+
+// Create makes the group of the job called id and sets its limits. A limit that cannot be set is
+// told by Status; an error leaves nothing behind.
+func (m *Manager) Create(id string, r Request) (*Group, error) {
+	g := &Group{m: m, id: id}
+	if err := g.create(); err != nil {
+		g.CloseStartFiles()
+		return nil, errors.Join(err, g.Delete())
+	}
+	for _, name := range limits.Names {
+		g.status = append(g.status, g.apply(name, r))
+	}
+	return g, nil
+}
+
+func (g *Group) create() error {
+	for _, t := range g.m.trees {
+		dir := filepath.Join(t.base, g.id)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		file, flags := "", unix.O_DIRECTORY
+		if t.version == 1 {
+			file, flags = "tasks", unix.O_WRONLY
+		}
+		fd, err := open(dir, file, flags)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), filepath.Join(dir, file))
+		if t.version == 1 {
+			g.join = append(g.join, f)
+		} else {
+			g.clone = f
+		}
+	}
+	return nil
+}
+
+// Status is what became of each limit, in the order of limits.Names.
+func (g *Group) Status() []limits.Status { return g.status }
+
+// CloneFD is the group for clone3(2), CLONE_INTO_CGROUP; -1 when there is none.
+func (g *Group) CloneFD() int {
+	if g.clone == nil {
+		return -1
+	}
+	return int(g.clone.Fd())
+}
+
+// JoinFiles are the version 1 `tasks` files: who writes "0" to each is in the group.
+func (g *Group) JoinFiles() []*os.File { return g.join }
+
+// CloseStartFiles closes what CloneFD and JoinFiles returned.
+func (g *Group) CloseStartFiles() {
+	for _, f := range append(g.join, g.clone) {
+		if f != nil {
+			_ = f.Close() // nothing of ours was written through it
+		}
+	}
+	g.join, g.clone = nil, nil
+}
+
+// Paths are the group's directories, one in each tree.
+func (g *Group) Paths() []string {
+	var paths []string
+	for _, t := range g.m.trees {
+		paths = append(paths, filepath.Join(t.base, g.id))
+	}
+	return paths
+}
+
+// dir is the group's directory in the tree of a controller.
+func (g *Group) dir(controller string) (dir string, version int) {
+	t := g.m.by[controller]
+	if t == nil {
+		return "", 0
+	}
+	return filepath.Join(t.base, g.id), t.version
+}
+
+// Kill kills every process in the group: cgroup.kill, Linux 5.14. Where there is none it kills
+// those that are there now; the caller has the PID namespace's init for the rest.
+func (g *Group) Kill() error {
+	if g.m.unified != nil {
+		dir := filepath.Join(g.m.unified.base, g.id)
+		if exists(dir, "cgroup.kill") {
+			return writeFile(dir, "cgroup.kill", "1")
+		}
+	}
+	for _, dir := range g.Paths() {
+		text, err := readFile(dir, "cgroup.procs")
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids(text) {
+			_ = unix.Kill(pid, unix.SIGKILL) // gone already is as good
+		}
+	}
+	return nil
+}
+
+// WaitEmpty returns when no process is left, told by the kernel: cgroup.events changes wake who
+// polls for POLLPRI. Without a version 2 tree it returns at once.
+func (g *Group) WaitEmpty(ctx context.Context) error {
+	if g.m.unified == nil {
+		return nil
+	}
+	fd, err := open(filepath.Join(g.m.unified.base, g.id), "cgroup.events", unix.O_RDONLY)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for ctx.Err() == nil {
+		text, err := readAll(fd)
+		if err != nil {
+			return err
+		}
+		if populated, _ := field(text, "populated"); populated == 0 {
+			return nil
+		}
+		wait := 10 * time.Second
+		if deadline, limited := ctx.Deadline(); limited {
+			wait = max(time.Until(deadline), 0)
+		}
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(fds, int(wait.Milliseconds())); err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for cgroup.events: %w", err)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// Delete removes the group, which must have no process left.
+func (g *Group) Delete() error {
+	var errs []error
+	for _, dir := range g.Paths() {
+		errs = append(errs, removeTree(dir))
+	}
+	return errors.Join(errs...)
+}

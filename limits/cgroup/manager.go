@@ -1,0 +1,219 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options are what Open needs.
+type Options struct {
+	// Name is the name of the server's own group; two servers on a machine need two.
+	Name string
+}
+
+// A tree is the server's place in one hierarchy: the groups of jobs are directly below base.
+type tree struct {
+	version int
+	base    string
+}
+
+// A Manager makes the groups of jobs.
+type Manager struct {
+	layout  string
+	trees   []*tree
+	by      map[string]*tree // by controller: cpu, cpuacct, memory, io, pids
+	unified *tree            // the version 2 tree; nil when there is none
+	own     string           // the delegated group whose leaf "server" this process moved into
+	explain []string
+}
+
+// wanted are the controllers that limits and usage need, by their version 2 names.
+var wanted = []string{"cpu", "cpuacct", "memory", "io", "pids"}
+
+// Open looks at the host and makes the server's own groups. A host that gives none is no error.
+func Open(o Options) (*Manager, error) {
+	if o.Name == "" || strings.ContainsRune(o.Name, '/') {
+		return nil, fmt.Errorf("cgroup name %q", o.Name)
+	}
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{by: map[string]*tree{}}
+	for _, h := range visible(hierarchies(parseMountinfo(string(text)))) {
+		if err := m.add(h, o.Name); err != nil {
+			m.explain = append(m.explain, fmt.Sprintf("cgroups below %s cannot be used: %v", h.point, err))
+		}
+	}
+	m.nameLayout()
+	return m, nil
+}
+
+// add takes the server's place in a hierarchy, if it has anything that is wanted.
+func (m *Manager) add(h hierarchy, name string) error {
+	if h.version == 2 {
+		return m.addV2(h, name)
+	}
+	t := &tree{version: 1, base: filepath.Join(h.point, name)}
+	var has []string
+	for _, c := range h.controllers {
+		if c == "blkio" {
+			c = "io"
+		}
+		if slices.Contains(wanted, c) && m.by[c] == nil {
+			has = append(has, c)
+		}
+	}
+	if len(has) == 0 {
+		return nil
+	}
+	if err := makeDir(t.base); err != nil {
+		return err
+	}
+	m.trees = append(m.trees, t)
+	for _, c := range has {
+		m.by[c] = t
+	}
+	return nil
+}
+
+func (m *Manager) addV2(h hierarchy, name string) error {
+	if m.unified != nil {
+		return nil
+	}
+	t := &tree{version: 2, base: filepath.Join(h.point, name)}
+	above := h.point
+	if os.Geteuid() != 0 {
+		own, err := delegated(h)
+		if err != nil {
+			return err
+		}
+		if err := m.moveToLeaf(own); err != nil {
+			return err
+		}
+		t.base, above = own, ""
+	} else if err := makeDir(t.base); err != nil {
+		return err
+	}
+	m.unified = t
+	m.trees = append(m.trees, t)
+	for _, c := range wanted[:] {
+		if c != "cpuacct" && m.by[c] == nil && t.enable(above, c) {
+			m.by[c] = t
+		}
+	}
+	return nil
+}
+
+// delegated returns this process's own group when it may make groups there.
+func delegated(h hierarchy) (string, error) {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	path, found := ownV2(string(text))
+	dir, below := h.dir(path)
+	if !found || !below {
+		return "", errors.New("this process's own group is not in sight")
+	}
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return "", fmt.Errorf("%s is not delegated to this user (start the server under "+
+			"systemd with Delegate=yes, or as root)", dir)
+	}
+	return dir, nil
+}
+
+// moveToLeaf makes room for groups that get controllers: a group with processes has none.
+func (m *Manager) moveToLeaf(own string) error {
+	leaf := filepath.Join(own, "server")
+	if err := makeDir(leaf); err != nil {
+		return err
+	}
+	if err := writeFile(leaf, "cgroup.procs", "0"); err != nil {
+		_ = removeTree(leaf) // it was made a line ago
+		return err
+	}
+	m.own = own
+	return nil
+}
+
+// enable hands a controller down to the groups of jobs, and tells whether they have it.
+func (t *tree) enable(above, controller string) bool {
+	for _, dir := range []string{above, t.base} {
+		if dir == "" {
+			continue
+		}
+		if writeFile(dir, "cgroup.subtree_control", "+"+controller) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Manager) nameLayout() {
+	v1 := slices.ContainsFunc(m.trees, func(t *tree) bool { return t.version == 1 })
+	switch {
+	case v1 && m.unified != nil:
+		m.layout = "hybrid"
+	case v1:
+		m.layout = "v1"
+	case m.unified != nil:
+		m.layout = "v2"
+	default:
+		m.layout = "none"
+	}
+	for _, c := range []string{"cpu", "memory", "io", "pids"} {
+		if m.by[c] == nil && m.layout != "none" {
+			m.explain = append(m.explain, fmt.Sprintf("%s is not limited: the host has no %s controller for us", c, c))
+		}
+	}
+}
+
+// Layout is v2, hybrid, v1 or none.
+func (m *Manager) Layout() string { return m.layout }
+
+// Explain says what cannot be done here and why, a line each.
+func (m *Manager) Explain() []string { return slices.Clone(m.explain) }
+
+// List returns the ids of the groups that are there, in whichever tree.
+func (m *Manager) List() []string {
+	var ids []string
+	for _, t := range m.trees {
+		for _, id := range children(t.base) {
+			if !(t.base == m.own && id == "server") {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// Adopt returns the group of a job that an earlier server made.
+func (m *Manager) Adopt(id string) *Group { return &Group{m: m, id: id} }
+
+// Close takes the server's own groups away, once those of the jobs are gone.
+func (m *Manager) Close() error {
+	var errs []error
+	for _, t := range m.trees {
+		if t.base != m.own {
+			errs = append(errs, removeTree(t.base))
+		}
+	}
+	if m.own != "" {
+		// Out of the leaf again, which works when no controller is handed down any more.
+		for _, c := range wanted {
+			_ = writeFile(m.own, "cgroup.subtree_control", "-"+c) // those that were on
+		}
+		if writeFile(m.own, "cgroup.procs", "0") == nil {
+			errs = append(errs, removeTree(filepath.Join(m.own, "server")))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,104 @@
+package cgroup
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Usage is what a job used, as its groups counted it; nil where they do not.
+type Usage struct {
+	CPU, CPUUser, CPUSystem *uint64 // microseconds
+	Throttled               *uint64 // microseconds in which the CPU limit held it back
+	ThrottledCount          *uint64
+	MemoryPeak              *uint64 // bytes
+	OOMKills                *uint64 // processes that the kernel killed at the memory limit
+	IORead, IOWrite         *uint64 // bytes
+	PidsPeak                *uint64 // without the sandbox's init
+}
+
+// Usage reads what the group has used so far. What cannot be read is not known.
+func (g *Group) Usage() Usage {
+	var u Usage
+	if dir, version := g.dir("cpu"); version != 0 {
+		text, _ := readFile(dir, "cpu.stat")
+		u.ThrottledCount = find(text, "nr_throttled", 1)
+		if version == 2 {
+			u.CPU, u.Throttled = find(text, "usage_usec", 1), find(text, "throttled_usec", 1)
+			u.CPUUser, u.CPUSystem = find(text, "user_usec", 1), find(text, "system_usec", 1)
+		} else {
+			u.Throttled = find(text, "throttled_time", 1000)
+		}
+	}
+	if dir, version := g.dir("cpuacct"); version == 1 {
+		u.CPU = number(dir, "cpuacct.usage", 1000)
+		u.CPUUser = number(dir, "cpuacct.usage_user", 1000)
+		u.CPUSystem = number(dir, "cpuacct.usage_sys", 1000)
+	}
+	if dir, version := g.dir("memory"); version != 0 {
+		u.MemoryPeak = number(dir, pick(version, "memory.max_usage_in_bytes", "memory.peak"), 1)
+		text, _ := readFile(dir, pick(version, "memory.oom_control", "memory.events"))
+		u.OOMKills = find(text, "oom_kill", 1)
+	}
+	if dir, version := g.dir("io"); version != 0 {
+		text, err := readFile(dir, pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
+		if err == nil {
+			u.IORead, u.IOWrite = ioBytes(text)
+		}
+	}
+	if dir, version := g.dir("pids"); version != 0 {
+		if peak := number(dir, "pids.peak", 1); peak != nil && *peak > 0 {
+			*peak--
+			u.PidsPeak = peak
+		}
+	}
+	return u
+}
+
+func find(text, key string, divide uint64) *uint64 {
+	n, found := field(text, key)
+	if !found {
+		return nil
+	}
+	n /= divide
+	return &n
+}
+
+func number(dir, file string, divide uint64) *uint64 {
+	text, err := readFile(dir, file)
+	if err != nil {
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return nil
+	}
+	n /= divide
+	return &n
+}
+
+// ioBytes adds up all disks: "8:0 rbytes=1 wbytes=2 …" in version 2, "8:0 Read 1" in version 1.
+func ioBytes(text string) (read, write *uint64) {
+	var r, w uint64
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 3 && words[1] == "Read" {
+			n, _ := strconv.ParseUint(words[2], 10, 64)
+			r += n
+		}
+		if len(words) == 3 && words[1] == "Write" {
+			n, _ := strconv.ParseUint(words[2], 10, 64)
+			w += n
+		}
+		for _, word := range words {
+			key, value, _ := strings.Cut(word, "=")
+			n, _ := strconv.ParseUint(value, 10, 64)
+			switch key {
+			case "rbytes":
+				r += n
+			case "wbytes":
+				w += n
+			}
+		}
+	}
+	return &r, &w
+}
