@@ -240,8 +240,7 @@ func (i *Init) Await(ctx context.Context) error {
 	return fmt.Errorf("the sandbox's init sent message %d while starting", m.kind)
 }
 
-// Ended tells whether the command and all that came from it have ended, and how. It does not wait:
-// Control becomes readable when it is worth asking. ErrInitGone means that nobody will ever know.
+// Ended is Wait without waiting; false when it is not over.
 func (i *Init) Ended() (Exit, bool, error) {
 	m, err := i.receive(false)
 	if errors.Is(err, errNothing) {
@@ -250,15 +249,20 @@ func (i *Init) Ended() (Exit, bool, error) {
 	if err != nil {
 		return Exit{}, false, err
 	}
+	exit, err := m.exit()
+	return exit, err == nil, err
+}
+
+func (m *message) exit() (Exit, error) {
 	if m.kind != msgExit {
-		return Exit{}, false, fmt.Errorf("the sandbox's init sent message %d while running", m.kind)
+		return Exit{}, fmt.Errorf("the sandbox's init sent message %d while running", m.kind)
 	}
 	return Exit{
 		Status:     syscall.WaitStatus(m.value),
 		UserTime:   time.Duration(m.userUsec) * time.Microsecond,
 		SystemTime: time.Duration(m.systemUsec) * time.Microsecond,
 		MaxRSS:     int64(m.maxRSS) << 10,
-	}, true, nil
+	}, nil
 }
 
 // Signal sends a signal to the command.
@@ -295,4 +299,19 @@ func waitFor(pid int) {
 			return
 		}
 	}
+}
+
+// Wait returns when the command and all that came from it have ended, and how it did. ErrInitGone
+// means that nobody will ever know.
+func (i *Init) Wait() (Exit, error) {
+	m, err := i.receive(true)
+	for errors.Is(err, os.ErrDeadlineExceeded) { // left over from a cancelled Await
+		if err = i.Control.SetReadDeadline(time.Time{}); err == nil {
+			m, err = i.receive(true)
+		}
+	}
+	if err != nil {
+		return Exit{}, err
+	}
+	return m.exit()
 }

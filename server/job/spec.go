@@ -1,0 +1,88 @@
+package job
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/telerun/tele/limits"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+)
+
+// A BadRequest is a field of a request that cannot be accepted.
+type BadRequest struct {
+	Field string // as in tele.v1: "spec.limits.memory"
+	Why   string
+}
+
+func (e *BadRequest) Error() string { return e.Field + ": " + e.Why }
+
+func bad(field, format string, args ...any) error {
+	return &BadRequest{field, fmt.Sprintf(format, args...)}
+}
+
+// parseLimits turns what was asked for into values, with the defaults for what was not.
+func parseLimits(asked *telev1.Limits) (limits.Limits, error) {
+	values := limits.Default()
+	for name, text := range map[limits.Name]string{
+		limits.CPU: asked.GetCpu(), limits.Memory: asked.GetMemory(), limits.Pids: asked.GetPids(),
+		limits.IORead: asked.GetIoRead(), limits.IOWrite: asked.GetIoWrite(),
+	} {
+		if text == "" {
+			continue
+		}
+		value, err := limits.Parse(name, text)
+		if err != nil {
+			return values, bad("spec.limits."+string(name), "%v", err)
+		}
+		values.Set(name, value)
+	}
+	if values.Memory == limits.Max {
+		values.Swap = limits.Max
+	}
+	return values, nil
+}
+
+// checkSpec finds what is wrong with a request before anything is made.
+func checkSpec(spec *telev1.JobSpec) error {
+	if len(spec.GetCommand()) == 0 || spec.Command[0] == "" {
+		return bad("spec.command", "the command is empty; say what to run: tele run -- COMMAND [ARG…]")
+	}
+	for _, arg := range spec.Command {
+		if strings.Contains(arg, "\x00") {
+			return bad("spec.command", "%q has a NUL in it", arg)
+		}
+	}
+	for key, value := range spec.Env {
+		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") {
+			return bad("spec.env", "%q=%q is no environment variable", key, value)
+		}
+	}
+	if spec.Cwd != "" && (!path.IsAbs(spec.Cwd) || strings.Contains(spec.Cwd, "\x00")) {
+		return bad("spec.cwd", "%q is no absolute path", spec.Cwd)
+	}
+	if d := spec.Timeout; d != nil && d.AsDuration() != 0 && d.AsDuration() < time.Millisecond {
+		return bad("spec.timeout", "%s is too short, the least is 1ms", d.AsDuration())
+	}
+	return nil
+}
+
+// environment is what the command gets: nothing of the server's own.
+func environment(id, home string, asked map[string]string) []string {
+	env := map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME": home, "USER": "job",
+	}
+	for key, value := range asked {
+		env[key] = value
+	}
+	env["TELE_JOB_ID"] = id
+	var list []string
+	for key, value := range env {
+		list = append(list, key+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
