@@ -1,0 +1,226 @@
+package server
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/access"
+	"github.com/telerun/tele/server/job"
+	"github.com/telerun/tele/server/output"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// service is tele.v1.JobService; the proto file says what each method does.
+type service struct {
+	telev1.UnimplementedJobServiceServer
+	table       *job.Table
+	hostNetwork bool
+	jobs        *access.Counter // running, by identity
+	streams     *access.Counter
+}
+
+// caller is who makes this call; the interceptors see to it that there is one.
+func caller(ctx context.Context) access.Identity {
+	id, _ := access.FromContext(ctx)
+	return id
+}
+
+func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.StartResponse, error) {
+	spec := r.GetSpec()
+	if spec == nil {
+		spec = &telev1.JobSpec{}
+	}
+	if spec.Network == telev1.Network_NETWORK_HOST && !s.hostNetwork {
+		return nil, status.Error(codes.PermissionDenied,
+			"this server does not let jobs use its network (tele serve --allow-host-network)")
+	}
+	if r.DryRun {
+		plan, err := s.table.Plan(spec)
+		return &telev1.StartResponse{Plan: plan}, toStatus(err)
+	}
+	owner := caller(ctx).Name
+	release, ok := s.jobs.Acquire(owner)
+	if !ok {
+		return nil, status.Errorf(codes.ResourceExhausted,
+			"%s has as many jobs running as one client may have; wait for one to end or stop one", owner)
+	}
+	j, err := s.table.Start(ctx, owner, spec)
+	if err != nil {
+		release()
+		return nil, toStatus(err)
+	}
+	context.AfterFunc(doneContext{j.Done()}, release)
+	return &telev1.StartResponse{Job: j.Snapshot()}, nil
+}
+
+// A doneContext is cancelled when a job has ended.
+type doneContext struct{ done <-chan struct{} }
+
+func (c doneContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (c doneContext) Done() <-chan struct{}                   { return c.done }
+func (c doneContext) Value(any) any                           { return nil }
+func (c doneContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func (s *service) find(ctx context.Context, id string) (*job.Job, error) {
+	j, err := s.table.Get(id, caller(ctx).Sees)
+	if err != nil {
+		return nil, toStatusOf(err, id)
+	}
+	return j, nil
+}
+
+func (s *service) Get(ctx context.Context, r *telev1.GetRequest) (*telev1.GetResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	return &telev1.GetResponse{Job: j.Snapshot()}, nil
+}
+
+func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.ListResponse, error) {
+	size := int(r.PageSize)
+	if size == 0 {
+		size = 100
+	}
+	if size < 0 || size > 1000 {
+		return nil, toStatus(&job.BadRequest{Field: "page_size", Why: "must be from 0 to 1000"})
+	}
+	list := s.table.List(caller(ctx).Sees)
+	if len(r.Statuses) > 0 {
+		list = slices.DeleteFunc(list, func(j *telev1.Job) bool { return !slices.Contains(r.Statuses, j.Status) })
+	}
+	if r.PageToken != "" { // the id of the last job of the page before
+		at := slices.IndexFunc(list, func(j *telev1.Job) bool { return j.Id == r.PageToken })
+		if at < 0 {
+			return nil, toStatus(&job.BadRequest{Field: "page_token", Why: "is not from an earlier page"})
+		}
+		list = list[at+1:]
+	}
+	response := &telev1.ListResponse{Jobs: list}
+	if len(list) > size {
+		response.Jobs, response.NextPageToken = list[:size], list[size-1].Id
+	}
+	return response, nil
+}
+
+func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.StopResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	who := caller(ctx)
+	if !who.Controls(j.Owner()) {
+		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not stop it", who)
+	}
+	signal, ok := parseSignal(r.Signal)
+	if !ok {
+		return nil, toStatus(&job.BadRequest{Field: "signal",
+			Why: strconv.Quote(r.Signal) + " is no signal; write it like TERM, SIGTERM or 15"})
+	}
+	grace := 10 * time.Second
+	if r.Grace != nil {
+		grace = r.Grace.AsDuration()
+	}
+	j.Stop(signal, grace, who.Name)
+	ended, err := j.Wait(ctx)
+	return &telev1.StopResponse{Job: ended}, toStatus(err)
+}
+
+func parseSignal(text string) (syscall.Signal, bool) {
+	if text == "" {
+		return unix.SIGTERM, true
+	}
+	if n, err := strconv.Atoi(text); err == nil {
+		return syscall.Signal(n), n > 0 && n < 65
+	}
+	name := strings.ToUpper(text)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	signal := unix.SignalNum(name)
+	return signal, signal != 0
+}
+
+func (s *service) Wait(ctx context.Context, r *telev1.WaitRequest) (*telev1.WaitResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := j.Wait(ctx)
+	return &telev1.WaitResponse{Job: ended}, toStatus(err)
+}
+
+// chunkSize is the most data in one message.
+const chunkSize = 256 << 10
+
+func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
+	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
+	ctx := stream.Context()
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return err
+	}
+	release, ok := s.streams.Acquire(caller(ctx).Name)
+	if !ok {
+		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	}
+	defer release()
+	if r.TailLines != nil && r.Offset != 0 {
+		return toStatus(&job.BadRequest{Field: "tail_lines", Why: "does not go together with offset"})
+	}
+	options := output.ReadOptions{Stream: output.Stream(r.Stream), Offset: int64(r.Offset),
+		Tail: int(r.GetTailLines()), Follow: r.Follow, KeepChunks: r.KeepChunks}
+	if options.Stream > output.Stderr {
+		return toStatus(&job.BadRequest{Field: "stream", Why: "is unknown"})
+	}
+	reader, err := j.Output(options)
+	if err != nil {
+		return toStatus(err)
+	}
+	defer reader.Close()
+	return send(ctx, j, reader, stream)
+}
+
+func send(ctx context.Context, j *job.Job, reader *output.Reader,
+	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
+	buf := make([]byte, chunkSize)
+	for {
+		chunk, err := reader.Next(ctx, buf)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return toStatus(err)
+		}
+		err = stream.Send(&telev1.StreamOutputResponse{Stream: telev1.OutputStream(chunk.Stream),
+			Offset: uint64(chunk.Offset), Time: timestamppb.New(chunk.Time), Data: chunk.Data})
+		if err != nil {
+			return err
+		}
+	}
+	if !reader.Complete() {
+		return nil
+	}
+	ended, err := j.Wait(ctx)
+	if err != nil {
+		return toStatus(err)
+	}
+	return stream.Send(&telev1.StreamOutputResponse{Job: ended})
+}

@@ -1,0 +1,174 @@
+// Package server is `tele serve`: the listeners, who may call, the methods of tele.v1, and what is
+// logged. The jobs themselves are in server/job.
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/telerun/tele/limits/cgroup"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/access"
+	"github.com/telerun/tele/server/job"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+// Command is `tele serve`.
+type Command struct {
+	Addr             string   `help:"Where to listen, HOST:PORT." default:"127.0.0.1:50051" env:"TELE_ADDR"`
+	StateDir         string   `help:"Where jobs, their output and the certificates are kept (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path"`
+	CertHosts        []string `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
+	AllowHostNetwork bool     `help:"Let jobs use this machine's network (tele run --net host)."`
+	MaxJobs          int      `help:"Running jobs that one client may have." default:"10000"`
+	MaxStreams       int      `help:"Output streams that one client may have open." default:"10000"`
+}
+
+// Run serves until SIGINT or SIGTERM.
+func (c *Command) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	return c.Serve(ctx, newLogger())
+}
+
+// newLogger logs to stderr: for people on a terminal, JSON elsewhere; LOG_LEVEL says how much.
+func newLogger() zerolog.Logger {
+	level, err := zerolog.ParseLevel(strings.ToLower(os.Getenv("LOG_LEVEL")))
+	if err != nil || level == zerolog.NoLevel {
+		level = zerolog.InfoLevel
+	}
+	var logger zerolog.Logger
+	if _, err := unix.IoctlGetTermios(2, unix.TCGETS); err == nil {
+		logger = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly,
+			NoColor: os.Getenv("NO_COLOR") != ""})
+	} else {
+		logger = zerolog.New(os.Stderr)
+	}
+	return logger.Level(level).With().Timestamp().Logger()
+}
+
+// Serve serves until ctx ends; then it stops all jobs and takes away what is not to stay.
+func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
+	unix.Umask(0o077)
+	state := c.StateDir
+	if state == "" {
+		state = access.DefaultStateDir()
+	}
+	if state, err = filepath.Abs(state); err != nil {
+		return err
+	}
+	if err := access.EnsurePKI(state, append(c.CertHosts, host(c.Addr)...)); err != nil {
+		return err
+	}
+	groups, err := cgroup.Open(cgroup.Options{Name: fmt.Sprintf("tele-%.4x", sha256.Sum256([]byte(state)))})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, groups.Close()) }()
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, Ended: func(j *telev1.Job, err error) {
+		event := log.Info()
+		if err != nil {
+			event = log.Error().Err(err)
+		}
+		event.Str("job", j.Id).Str("user", j.User).Str("reason", j.Message).Msg("job ended")
+	}})
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	server, err := c.newServer(state, table, log)
+	if err != nil {
+		return err
+	}
+	return c.listen(ctx, state, server, groups, table, log)
+}
+
+// host is the name in an address that a certificate must be good for.
+func host(addr string) []string {
+	if name, _, err := net.SplitHostPort(addr); err == nil && name != "" {
+		return []string{name}
+	}
+	return nil
+}
+
+func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) (*grpc.Server, error) {
+	tls, err := access.ServerTLS(access.CertDir(state), func(err error) {
+		log.Err(err).Msg("certificates changed")
+	})
+	if err != nil {
+		return nil, err
+	}
+	guard := &access.Guard{}
+	server := grpc.NewServer(
+		grpc.Creds(access.Credentials(tls)),
+		grpc.ChainUnaryInterceptor(guard.Unary), grpc.ChainStreamInterceptor(guard.Stream),
+		grpc.MaxRecvMsgSize(4<<20),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	telev1.RegisterJobServiceServer(server, &service{table: table, hostNetwork: c.AllowHostNetwork,
+		jobs: access.NewCounter(c.MaxJobs), streams: access.NewCounter(c.MaxStreams)})
+	healthv1.RegisterHealthServer(server, health.NewServer())
+	reflection.Register(server)
+	return server, nil
+}
+
+// listen serves on both listeners and ends the jobs before the connections, so that everybody
+// hears of the end.
+func (c *Command) listen(ctx context.Context, state string, server *grpc.Server, groups *cgroup.Manager,
+	table *job.Table, log zerolog.Logger) error {
+	socket := filepath.Join(state, "tele.sock")
+	unixListener, err := access.ListenUnix(socket)
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		_ = unixListener.Close() // nothing came in
+		return fmt.Errorf("listen on %s: %w (is another server running? tele serve --addr chooses another address)", c.Addr, err)
+	}
+	log.Info().Str("addr", tcp.Addr().String()).Str("socket", socket).Msg("listening")
+	log.Info().Str("layout", groups.Layout()).Msg("cgroups")
+	for _, line := range limitations(groups) {
+		log.Warn().Msg(line)
+	}
+	failed := make(chan error, 2)
+	for _, l := range []net.Listener{tcp, unixListener} {
+		go func() { failed <- server.Serve(l) }()
+	}
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		log.Info().Msg("shutting down: stopping all jobs")
+	}
+	table.Close()
+	timer := time.AfterFunc(time.Second, server.Stop)
+	server.GracefulStop()
+	timer.Stop()
+	return err
+}
+
+// limitations are what this server cannot do here, a line each.
+func limitations(groups *cgroup.Manager) []string {
+	list := groups.Explain()
+	if groups.Layout() == "none" {
+		list = append(list, "limits are not enforced: there is no cgroup for this server")
+	}
+	if os.Geteuid() != 0 {
+		list = append(list, "not root: jobs run in a user namespace as this user, not as users of their own")
+	}
+	return list
+}
