@@ -1,0 +1,47 @@
+// Package cli is tele's client commands, one file a group. Each is a kong command with a Run
+// method; what they print goes to Streams, and how they exit is decided in exit.go.
+package cli
+
+import (
+	"context"
+	"io"
+
+	"github.com/telerun/tele/client"
+)
+
+// Streams are where a command writes.
+type Streams struct{ Out, Err io.Writer }
+
+// Connection are the flags that say which server, and as whom.
+type Connection struct {
+	Addr     string `help:"The server: HOST:PORT or unix:/path." default:"127.0.0.1:50051" env:"TELE_ADDR" group:"Connection"`
+	StateDir string `help:"State directory of a server on this machine, for its certificates." env:"TELE_STATE_DIR" type:"path" group:"Connection"`
+	CA       string `name:"ca" help:"Certificate of the CA to trust." env:"TELE_CA" placeholder:"FILE" type:"path" group:"Connection"`
+	Cert     string `help:"Certificate to show." env:"TELE_CERT" placeholder:"FILE" type:"path" group:"Connection"`
+	Key      string `help:"Its key." env:"TELE_KEY" placeholder:"FILE" type:"path" group:"Connection"`
+}
+
+func (c *Connection) dial() (*client.Client, error) {
+	return client.Dial(client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir})
+}
+
+// each calls f for every id, and returns the first error when it has been through all.
+func each(ctx context.Context, ids []string, f func(context.Context, string) error) error {
+	var first error
+	for _, id := range ids {
+		if err := f(ctx, id); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// Commands are the client's commands.
+type Commands struct {
+	Run    Run    `cmd:"" help:"Run a command: stream its output, and exit with its exit code."`
+	Start  Start  `cmd:"" help:"Start a command and print the job's id (run -d)."`
+	Status Status `cmd:"" help:"Show jobs."`
+	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
+	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
+	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
+}

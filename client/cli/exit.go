@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// How tele exits, in this file alone:
+//
+//	0–124    the command's own
+//	125      tele's own error: bad arguments, no server, no permission, no such job
+//	126      the command cannot be executed
+//	127      the command is not there
+//	128+n    the command was ended by signal n
+const (
+	exitTele          = 125
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// An exitError ends tele with a code and says nothing more: the command said it all.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// exitOf is how tele ends for a job that has.
+func exitOf(job *telev1.Job) error {
+	if code := job.GetExitCode(); code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
+
+// Exit returns the exit code for what a command's Run returned, and what to tell the user.
+func Exit(err error, addr string) (code int, message string) {
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0, ""
+	case errors.As(err, &exit):
+		return int(exit), ""
+	}
+	var answer interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &answer) {
+		return exitTele, err.Error()
+	}
+	s := answer.GRPCStatus()
+	switch reason(s) {
+	case "COMMAND_NOT_FOUND":
+		return exitNotFound, s.Message()
+	case "COMMAND_NOT_EXECUTABLE":
+		return exitNotExecutable, s.Message()
+	}
+	switch s.Code() {
+	case codes.Unavailable:
+		return exitTele, fmt.Sprintf("cannot reach the server at %s: %s (is tele serve running there, and "+
+			"are --ca, --cert and --key those of this server?)", addr, s.Message())
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return exitTele, "not permitted: " + s.Message()
+	}
+	return exitTele, s.Message()
+}
+
+func reason(s *status.Status) string {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.Reason
+		}
+	}
+	return ""
+}

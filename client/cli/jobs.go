@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/telerun/tele/client"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+)
+
+// Logs is `tele logs`.
+type Logs struct {
+	Connection
+	NoFollow   bool   `help:"Show what there is and return, also while the job runs."`
+	Stdout     bool   `help:"Only standard output." xor:"stream"`
+	Stderr     bool   `help:"Only standard error." xor:"stream"`
+	Tail       int    `help:"Begin with the last N lines." placeholder:"N"`
+	Timestamps bool   `short:"t" help:"Put the time of arrival before each line."`
+	ID         string `arg:"" help:"The job, or a unique beginning of its id."`
+}
+
+// Run shows the output.
+func (l *Logs) Run(ctx context.Context, streams Streams) error {
+	c, err := l.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail}
+	switch {
+	case l.Stdout:
+		o.Stream = telev1.OutputStream_OUTPUT_STREAM_STDOUT
+	case l.Stderr:
+		o.Stream = telev1.OutputStream_OUTPUT_STREAM_STDERR
+	}
+	if l.Timestamps {
+		stamps := map[telev1.OutputStream]*stamper{}
+		for stream, out := range map[telev1.OutputStream]io.Writer{
+			telev1.OutputStream_OUTPUT_STREAM_STDOUT: streams.Out,
+			telev1.OutputStream_OUTPUT_STREAM_STDERR: streams.Err,
+		} {
+			stamps[stream] = &stamper{out: out, fresh: true}
+		}
+		o.Chunk = func(r *telev1.StreamOutputResponse) error {
+			return stamps[r.Stream].write(r.Data, r.Time.AsTime())
+		}
+	}
+	_, err = c.Output(ctx, l.ID, o, streams.Out, streams.Err)
+	return err
+}
+
+// A stamper writes the time before each line.
+type stamper struct {
+	out   io.Writer
+	fresh bool // at the beginning of a line
+}
+
+func (s *stamper) write(data []byte, at time.Time) error {
+	var out []byte
+	for _, b := range data {
+		if s.fresh {
+			out = append(at.UTC().AppendFormat(out, "2006-01-02T15:04:05.000000Z"), ' ')
+		}
+		out = append(out, b)
+		s.fresh = b == '\n'
+	}
+	_, err := s.out.Write(out)
+	return err
+}
+
+// Stop is `tele stop`.
+type Stop struct {
+	Connection
+	Signal string        `help:"The first signal, like TERM or 15." default:"TERM"`
+	Grace  time.Duration `help:"How long to wait before the kill." default:"10s"`
+	IDs    []string      `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+// Run stops the jobs.
+func (s *Stop) Run(ctx context.Context, streams Streams) error {
+	c, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return each(ctx, s.IDs, func(ctx context.Context, id string) error {
+		job, err := c.Stop(ctx, id, s.Signal, s.Grace)
+		if err == nil {
+			fmt.Fprintf(streams.Out, "%s %s\n", job.Id, job.Message)
+		}
+		return err
+	})
+}
+
+// Wait is `tele wait`.
+type Wait struct {
+	Connection
+	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+// Run waits for the jobs.
+func (w *Wait) Run(ctx context.Context, streams Streams) error {
+	c, err := w.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var last *telev1.Job
+	err = each(ctx, w.IDs, func(ctx context.Context, id string) error {
+		job, err := c.Wait(ctx, id)
+		last = job
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return exitOf(last)
+}

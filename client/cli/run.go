@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/telerun/tele/client"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Spec are the flags that say what to run.
+type Spec struct {
+	CPU     string            `name:"cpu" help:"CPUs, like 1.5 or 500m (default: 1)." placeholder:"N" group:"Limits"`
+	Memory  string            `help:"Memory, like 500M or 2G (default: 500M)." placeholder:"SIZE" group:"Limits"`
+	IORead  string            `name:"io-read" help:"Disk reads a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
+	IOWrite string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
+	Pids    string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
+	Strict  bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
+	Env     map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
+	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
+	Timeout time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	Net     string            `help:"Network: none or host." enum:"none,host" default:"none"`
+	Command []string          `arg:"" passthrough:"" help:"The command and its arguments, after --."`
+}
+
+func (s *Spec) proto() *telev1.JobSpec {
+	command := s.Command
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict,
+		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
+	if s.Timeout != 0 {
+		spec.Timeout = durationpb.New(s.Timeout)
+	}
+	if s.Net == "host" {
+		spec.Network = telev1.Network_NETWORK_HOST
+	}
+	return spec
+}
+
+// warn says which limits do not hold.
+func warn(streams Streams, job *telev1.Job) {
+	for _, l := range job.Limits {
+		if l.WhyNot != "" {
+			fmt.Fprintf(streams.Err, "tele: warning: limit %s %s is not enforced: %s\n", l.Name, l.Asked, l.WhyNot)
+		}
+	}
+}
+
+// Run is `tele run`.
+type Run struct {
+	Connection
+	Spec
+	Detach bool `short:"d" help:"Print the job's id and return."`
+	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing."`
+}
+
+// Run runs the command.
+func (r *Run) Run(ctx context.Context, streams Streams) error {
+	c, err := r.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if r.DryRun {
+		plan, err := c.Plan(ctx, r.proto())
+		fmt.Fprint(streams.Out, plan)
+		return err
+	}
+	job, err := c.Start(ctx, r.proto())
+	if err != nil {
+		return err
+	}
+	warn(streams, job)
+	if r.Detach {
+		fmt.Fprintln(streams.Out, job.Id)
+		return nil
+	}
+	ended, err := c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, streams.Out, streams.Err)
+	if err != nil {
+		return fmt.Errorf("%w (the job goes on; see it again with: tele logs %s)", err, job.Id)
+	}
+	if ended.GetReason() != telev1.Reason_REASON_EXITED {
+		fmt.Fprintf(streams.Err, "tele: job %s: %s\n", ended.GetId(), ended.GetMessage())
+	}
+	return exitOf(ended)
+}
+
+// Start is `tele start`.
+type Start struct {
+	Connection
+	Spec
+}
+
+// Run starts the command.
+func (s *Start) Run(ctx context.Context, streams Streams) error {
+	run := Run{Connection: s.Connection, Spec: s.Spec, Detach: true}
+	return run.Run(ctx, streams)
+}

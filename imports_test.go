@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// allowed are the edges of tele's own packages: imports only go down. What is not here is not
+// allowed; whoever adds a line says in review why.
+var allowed = map[string][]string{
+	"":                      {"client/cli", "server", "server/access"},
+	"client":                {"proto/tele/v1"},
+	"client/cli":            {"client", "proto/tele/v1"},
+	"server":                {"server/access", "server/job", "server/output", "initproc", "limits/cgroup", "proto/tele/v1"},
+	"server/access":         {"proto/tele/v1"},
+	"server/job":            {"server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1", "proto/tele/record/v1"},
+	"server/output":         {},
+	"initproc":              {},
+	"limits":                {},
+	"limits/cgroup":         {"limits"},
+	"proto/tele/v1":         {},
+	"proto/tele/record/v1":  {"proto/tele/v1"},
+	"test/vm":               {"test/vm/internal/spec"},
+	"test/vm/guest":         {"test/vm/internal/spec"},
+	"test/vm/internal/spec": {},
+	"test/vmtest":           {},
+}
+
+// lean packages run in the init: the standard library and x/sys/unix alone.
+var lean = map[string]bool{"initproc": true, "limits": true, "limits/cgroup": true}
+
+func TestImports(t *testing.T) {
+	const module = "github.com/telerun/tele"
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		from := strings.TrimPrefix(strings.TrimPrefix(words[0], module), "/")
+		edges, known := allowed[from]
+		if !known {
+			t.Errorf("package %q is not in the table", from)
+		}
+		may := map[string]bool{}
+		for _, to := range edges {
+			may[to] = true
+		}
+		for _, path := range words[1:] {
+			to, own := strings.CutPrefix(path, module+"/")
+			first, _, _ := strings.Cut(path, "/")
+			switch {
+			case own && !may[to]:
+				t.Errorf("%s imports %s", from, to)
+			case !own && lean[from] && strings.Contains(first, ".") && path != "golang.org/x/sys/unix":
+				t.Errorf("%s imports %s", from, path)
+			}
+		}
+	}
+}

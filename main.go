@@ -1,0 +1,87 @@
+// Command tele runs commands on Linux machines for people who are somewhere else. This one binary
+// is the server, the client, and the init of each sandbox; which one is said by the name that it is
+// called by (see README.md).
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"github.com/telerun/tele/client/cli"
+	"github.com/telerun/tele/server"
+	"github.com/telerun/tele/server/access"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+// A commandLine is `tele`.
+type commandLine struct {
+	Serve server.Command `cmd:"" help:"Be the server."`
+	cli.Commands
+	Certs   access.Certs `cmd:"" help:"Issue and show certificates."`
+	Links   cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
+	Version versionCmd   `cmd:"" help:"Print the version."`
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(streams cli.Streams) error {
+	_, err := fmt.Fprintf(streams.Out, "tele %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+func main() { os.Exit(run(os.Args)) }
+
+// run is the program in the role that args[0] names.
+func run(args []string) int {
+	name := filepath.Base(args[0])
+	args = args[1:]
+	var grammar any = &commandLine{}
+	switch command, isLink := strings.CutPrefix(name, "tele-"); {
+	case name == "telerun":
+		grammar = &cli.Telerun{}
+	case name == "teleworker":
+		grammar, name = &server.Command{}, "teleworker"
+	case isLink:
+		name, args = "tele", append([]string{command}, args...)
+	default:
+		name = "tele"
+	}
+	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr}
+	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
+		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
+		kong.Vars{"state_dir": access.DefaultStateDir()},
+		kong.Bind(streams), kong.BindTo(context.Background(), (*context.Context)(nil)),
+		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tele:", err)
+		return 125
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v (see %s --help)\n", name, err, name)
+		return 125
+	}
+	code, message := cli.Exit(parsed.Run(grammar), address(parsed))
+	if message != "" {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
+	}
+	return code
+}
+
+// address is the server that a command was for, for its error message.
+func address(parsed *kong.Context) string {
+	for _, flag := range parsed.Flags() {
+		if flag.Name == "addr" {
+			return fmt.Sprint(parsed.FlagValue(flag))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"tele":       func() { os.Exit(run(append([]string{"tele"}, os.Args[1:]...))) },
+		"telerun":    func() { os.Exit(run(append([]string{"telerun"}, os.Args[1:]...))) },
+		"teleworker": func() { os.Exit(run(append([]string{"teleworker"}, os.Args[1:]...))) },
+	})
+}
+
+// TestScripts runs the command lines in testdata against a real server, one for each script.
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if strings.Contains(os.Getenv("TELE_REQUIRE"), "root") {
+			t.Fatal("TELE_REQUIRE names root, and this is not root")
+		}
+		t.Skip("needs root")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TELE_ADDR", freeAddr(t))
+			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": expectExit, "server": startServer},
+	})
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// command is a command with the script's environment and output into the script's own.
+func command(ts *testscript.TestScript, args []string) *exec.Cmd {
+	path, err := exec.LookPath(args[0])
+	ts.Check(err)
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "TELE_ADDR="+ts.Getenv("TELE_ADDR"), "TELE_STATE_DIR="+ts.Getenv("TELE_STATE_DIR"))
+	return cmd
+}
+
+// expectExit is `exit CODE COMMAND…`: the command must end with just that code.
+func expectExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit CODE COMMAND…")
+	}
+	cmd := command(ts, args[1:])
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	_ = cmd.Run() // the code is looked at
+	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// startServer is `server COMMAND…`: starts it, waits until it listens, and ends it with the script.
+func startServer(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := command(ts, args)
+	stderr, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	var log bytes.Buffer
+	listening := make(chan bool, 1)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		buf := make([]byte, 4096)
+		for told := false; ; {
+			n, err := stderr.Read(buf)
+			log.Write(buf[:n])
+			if !told && (err != nil || bytes.Contains(log.Bytes(), []byte("cgroups"))) {
+				listening <- err == nil
+				told = true
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt) // gone already shows below
+		<-drained
+		if err := cmd.Wait(); err != nil {
+			ts.Logf("server: %v", err)
+		}
+		ts.Logf("server's log:\n%s", log.String())
+	})
+	if !<-listening {
+		ts.Fatalf("the server ended:\n%s", log.String())
+	}
+}
