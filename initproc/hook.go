@@ -2,7 +2,6 @@ package initproc
 
 import (
 	"os"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"unsafe"
@@ -32,22 +31,12 @@ func becomeInit() struct{} {
 	// The initialisation of packages runs on the main thread and keeps it. A garbage collection
 	// would find nothing to collect.
 	debug.SetGCPercent(-1)
-	growStack()
 	takeSignals()
 	var m machine
 	for {
 		m.run()
 		waitForWork()
 	}
-}
-
-// growStack makes the stack as large as the interpreter may need, so that it does not have to grow
-// in a child that has no runtime.
-//
-//go:noinline
-func growStack() {
-	var room [16 << 10]byte
-	runtime.KeepAlive(&room)
 }
 
 // waitForWork sleeps until the server sends something or a child ends. It is the one place in init

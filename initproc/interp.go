@@ -4,8 +4,10 @@ package initproc
 // child that it starts, up to the point where that becomes the command.
 //
 // It keeps to rules that let it run without a Go runtime around it: no allocation, no goroutine,
-// defer, map, interface or string, no call but of its own functions and sys. Memory that is not in
-// a machine is the plan's, by address.
+// defer, map, interface or string, no call but of its own functions and sys. None of them looks at
+// the stack's limit (nosplit): that is where the runtime leaves its wish to run something else, and
+// in the forked child there is no other thread that could. Memory that is not in a machine is the
+// plan's, by address.
 
 import (
 	"unsafe"
@@ -40,6 +42,7 @@ const (
 // run goes on until it has to wait for fdControl or fdChild.
 //
 //go:norace
+//go:nosplit
 func (m *machine) run() {
 	for {
 		switch m.state {
@@ -65,12 +68,13 @@ func (m *machine) run() {
 // receive takes a message from the server, if there is one.
 //
 //go:norace
+//go:nosplit
 func (m *machine) receive() bool {
 	n := sys(unix.SYS_RECVFROM, fdControl, uintptr(unsafe.Pointer(&m.msg)), messageSize,
 		unix.MSG_DONTWAIT, 0, 0)
 	if failed(n) {
-		if e := errno(n); e == int32(unix.EAGAIN) || e == int32(unix.EINTR) {
-			return e == int32(unix.EINTR) && m.receive()
+		if errno(n) == int32(unix.EAGAIN) {
+			return false
 		}
 		exit(exitTele)
 	}
@@ -83,6 +87,7 @@ func (m *machine) receive() bool {
 // accept makes room for the plan that the server announced.
 //
 //go:norace
+//go:nosplit
 func (m *machine) accept() {
 	m.size = m.msg.value
 	if m.msg.kind != msgPlan || m.size < uint32(headerSize) || m.size > maxPlan {
@@ -99,12 +104,13 @@ func (m *machine) accept() {
 // receivePiece takes a piece of the plan, and after the last one begins to carry it out.
 //
 //go:norace
+//go:nosplit
 func (m *machine) receivePiece() bool {
 	n := sys(unix.SYS_RECVFROM, fdControl, m.plan+uintptr(m.have), uintptr(m.size-m.have),
 		unix.MSG_DONTWAIT, 0, 0)
 	if failed(n) {
-		if e := errno(n); e == int32(unix.EAGAIN) || e == int32(unix.EINTR) {
-			return e == int32(unix.EINTR)
+		if errno(n) == int32(unix.EAGAIN) {
+			return false
 		}
 		exit(exitTele)
 	}
@@ -124,6 +130,7 @@ func (m *machine) receivePiece() bool {
 // made there would be the whole machine's.
 //
 //go:norace
+//go:nosplit
 func (m *machine) check() {
 	h := (*header)(at(m.plan))
 	steps := uint64(h.steps) + uint64(h.nsteps)*uint64(stepSize)
@@ -145,6 +152,7 @@ func (m *machine) check() {
 }
 
 //go:norace
+//go:nosplit
 func (m *machine) relocate() {
 	h := (*header)(at(m.plan))
 	for i := uint32(0); i < h.nrelocs; i++ {
@@ -159,6 +167,7 @@ func (m *machine) relocate() {
 // step carries out the next step.
 //
 //go:norace
+//go:nosplit
 func (m *machine) step() {
 	h := (*header)(at(m.plan))
 	if m.next >= h.nsteps {
@@ -187,6 +196,7 @@ func (m *machine) step() {
 // call makes the system call of a step.
 //
 //go:norace
+//go:nosplit
 func (m *machine) call(s *step) {
 	r := sys(uintptr(s.nr), m.arg(s, 0), m.arg(s, 1), m.arg(s, 2), m.arg(s, 3), m.arg(s, 4), m.arg(s, 5))
 	if failed(r) {
@@ -198,6 +208,7 @@ func (m *machine) call(s *step) {
 }
 
 //go:norace
+//go:nosplit
 func (m *machine) arg(s *step, i uintptr) uintptr {
 	value := uintptr(*(*uint64)(unsafe.Add(unsafe.Pointer(&s.args), i*8)))
 	switch *(*uint8)(unsafe.Add(unsafe.Pointer(&s.kinds), i)) {
@@ -212,6 +223,7 @@ func (m *machine) arg(s *step, i uintptr) uintptr {
 // tolerate returns when the step may end in this error.
 //
 //go:norace
+//go:nosplit
 func (m *machine) tolerate(s *step, e int32) {
 	for i := uintptr(0); i < 4; i++ {
 		if t := *(*uint16)(unsafe.Add(unsafe.Pointer(&s.tolerate), i*2)); t != 0 && int32(t) == e {
@@ -227,6 +239,7 @@ func (m *machine) tolerate(s *step, e int32) {
 // it is said.
 //
 //go:norace
+//go:nosplit
 func (m *machine) fork(s *step) {
 	pid := sys(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	switch {
@@ -244,6 +257,7 @@ func (m *machine) fork(s *step) {
 // when there is nothing left to do for now.
 //
 //go:norace
+//go:nosplit
 func (m *machine) supervise() bool {
 	var count uint64
 	sys(unix.SYS_READ, fdChild, uintptr(unsafe.Pointer(&count)), 8, 0, 0, 0)
@@ -258,6 +272,7 @@ func (m *machine) supervise() bool {
 }
 
 //go:norace
+//go:nosplit
 func (m *machine) signal() {
 	whom := m.main
 	if m.msg.detail == targetAll {
@@ -272,6 +287,7 @@ func (m *machine) signal() {
 // and when the last of it is gone the server is told.
 //
 //go:norace
+//go:nosplit
 func (m *machine) reap() {
 	for {
 		r := sys(unix.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&m.wait)),
@@ -292,6 +308,7 @@ func (m *machine) reap() {
 }
 
 //go:norace
+//go:nosplit
 func (m *machine) tell() {
 	if !m.ended || m.told {
 		return
@@ -307,6 +324,7 @@ func (m *machine) tell() {
 // say sends a message to the server. A message that cannot be sent has nobody who could be told.
 //
 //go:norace
+//go:nosplit
 func (m *machine) say(kind, value uint32, detail int32) {
 	m.msg.kind, m.msg.version, m.msg.value, m.msg.detail = kind, messageVersion, value, detail
 	sys(unix.SYS_SENDTO, fdControl, uintptr(unsafe.Pointer(&m.msg)), messageSize,
@@ -317,18 +335,21 @@ func (m *machine) say(kind, value uint32, detail int32) {
 // command's process before there was a command.
 //
 //go:norace
+//go:nosplit
 func (m *machine) fail(e int32) {
 	m.say(msgFailed, m.next, e)
 	exit(exitTele)
 }
 
 //go:norace
+//go:nosplit
 func (m *machine) refuse(e int32) {
 	m.say(msgFailed, stepRefused, e)
 	exit(exitTele)
 }
 
 //go:norace
+//go:nosplit
 func exit(code uintptr) {
 	for {
 		sys(unix.SYS_EXIT_GROUP, code, 0, 0, 0, 0, 0)

@@ -18,13 +18,16 @@ func restorer() uintptr
 // failed tells whether r is an error, and errno which one.
 //
 //go:norace
+//go:nosplit
 func failed(r uintptr) bool { return r > ^uintptr(4095) }
 
 //go:norace
+//go:nosplit
 func errno(r uintptr) int32 { return int32(-r) }
 
 // at is the memory at an address that did not come from Go: the plan's, which is mapped by mmap(2)
 // and never moves.
 //
 //go:norace
+//go:nosplit
 func at(addr uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&addr)) }
