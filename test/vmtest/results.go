@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -50,6 +51,7 @@ func readResults(output string, ok bool) results {
 		}
 	}
 	r.end(running, ok)
+	slices.Sort(r.skips) // parallel tests end in any order
 	return r
 }
 
