@@ -20,6 +20,7 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -197,9 +198,13 @@ func (t *Table) Close() {
 	}
 	t.mu.Unlock()
 	for _, j := range jobs {
-		j.stop(stopRequest{signal: 15, grace: closeGrace, message: "stopped because the server was shut down"})
+		j.stop(shutdown())
 	}
 	t.running.Wait()
+}
+
+func shutdown() stopRequest {
+	return stopRequest{signal: unix.SIGTERM, grace: closeGrace, message: "stopped because the server was shut down"}
 }
 
 // closeGrace is how long jobs have when the server ends.
@@ -235,10 +240,15 @@ func (t *Table) release(j *Job) {
 	t.running.Done()
 }
 
+// add shows a job that runs. One that began before Close and runs only now is stopped like the rest.
 func (t *Table) add(j *Job) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.jobs[j.record.Job.Id] = j
+	closing := t.closing
+	t.mu.Unlock()
+	if closing {
+		j.stop(shutdown())
+	}
 }
 
 func newID() string {
