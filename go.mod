@@ -2,6 +2,8 @@ module github.com/telerun/tele
 
 go 1.26.0
 
+ignore ./build
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/google/go-cmp v0.7.0
