@@ -1,0 +1,131 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/telerun/tele/limits"
+	"golang.org/x/sys/unix"
+)
+
+// runIn runs a command in a group: in version 2 it is born there, and joins those of version 1.
+func runIn(t *testing.T, g *Group, args ...string) time.Duration {
+	t.Helper()
+	join := ""
+	for i := range g.JoinFiles() {
+		join += fmt.Sprintf("echo 0 >&%d; ", 3+i)
+	}
+	cmd := exec.Command("sh", append([]string{"-c", join + `exec "$@"`, "sh"}, args...)...)
+	cmd.ExtraFiles = g.JoinFiles()
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: g.CloneFD() >= 0, CgroupFD: g.CloneFD()}
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return time.Since(start)
+}
+
+func create(t *testing.T, m *Manager, set map[limits.Name]int64, devices ...Device) *Group {
+	t.Helper()
+	l := limits.Default()
+	for name, value := range set {
+		l.Set(name, value)
+	}
+	g, err := m.Create("job", Request{Limits: l, Devices: devices})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.CloseStartFiles()
+		if err := g.Delete(); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// A process that wants a whole CPU gets the fifth that it may have.
+func TestCPULimitHolds(t *testing.T) {
+	m := open1(t)
+	cpu, err := limits.Parse(limits.CPU, "0.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := create(t, m, map[limits.Name]int64{limits.CPU: cpu})
+	took := runIn(t, g, "sh", "-c", "timeout 2 sh -c 'while :; do :; done'; true")
+	u := g.Usage()
+	if u.CPU == nil || u.ThrottledCount == nil {
+		t.Fatalf("usage %+v", u)
+	}
+	share := float64(*u.CPU) / float64(took.Microseconds())
+	t.Logf("%.2f of a CPU in %s, held back %d times", share, took, *u.ThrottledCount)
+	if share > 0.3 || *u.ThrottledCount == 0 {
+		t.Errorf("got %.2f of a CPU, held back %d times", share, *u.ThrottledCount)
+	}
+}
+
+// Direct reads and writes take at least the time that their limit gives them.
+func TestIOLimitsHold(t *testing.T) {
+	m := open1(t)
+	path, devices := blockDevice(t)
+	const rate, size = 4 << 20, 12 << 20
+	for _, test := range []struct {
+		limit limits.Name
+		args  []string
+	}{
+		{limits.IOWrite, []string{"if=/dev/zero", "of=" + path, "oflag=direct"}},
+		{limits.IORead, []string{"of=/dev/null", "if=" + path, "iflag=direct"}},
+	} {
+		t.Run(string(test.limit), func(t *testing.T) {
+			g := create(t, m, map[limits.Name]int64{limits.CPU: limits.Max, test.limit: rate}, devices...)
+			for _, s := range g.Status() {
+				if s.Name == test.limit && s.WhyNot != "" {
+					t.Fatalf("%+v", s)
+				}
+			}
+			args := append([]string{"dd", "bs=512k", fmt.Sprintf("count=%d", size/(512<<10)), "conv=notrunc"}, test.args...)
+			took := runIn(t, g, args...)
+			t.Logf("%d MiB in %s", size>>20, took)
+			// The kernel lets a first portion through at once.
+			if least := (size/rate - 1) * time.Second; took < least {
+				t.Errorf("took %s, want at least %s", took, least)
+			}
+			u := g.Usage()
+			moved := u.IOWrite
+			if test.limit == limits.IORead {
+				moved = u.IORead
+			}
+			if moved == nil || *moved < size {
+				t.Errorf("usage says %v bytes were moved", moved)
+			}
+		})
+	}
+}
+
+// blockDevice returns a path on a real disk, and the disk: TELE_SCRATCH, a device that may be
+// overwritten, or a file in the temporary directory.
+func blockDevice(t *testing.T) (string, []Device) {
+	t.Helper()
+	if path := os.Getenv("TELE_SCRATCH"); path != "" {
+		var s unix.Stat_t
+		if err := unix.Stat(path, &s); err != nil {
+			t.Fatal(err)
+		}
+		return path, []Device{{Major: unix.Major(s.Rdev), Minor: unix.Minor(s.Rdev), Name: filepath.Base(path)}}
+	}
+	path := filepath.Join(t.TempDir(), "file")
+	devices, why := FindDevices(filepath.Dir(path))
+	if len(devices) == 0 {
+		if strings.Contains(os.Getenv("TELE_REQUIRE"), "blockdev") {
+			t.Fatalf("TELE_REQUIRE names blockdev, but %s", why)
+		}
+		t.Skipf("needs a block device: %s", why)
+	}
+	return path, devices
+}
