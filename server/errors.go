@@ -30,6 +30,8 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, text, info(reason))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.Is(err, job.ErrTooMany):
+		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, output.ErrOffset):
 		return status.Error(codes.OutOfRange, err.Error())
 	case errors.Is(err, job.ErrClosing):

@@ -25,8 +25,7 @@ type service struct {
 	telev1.UnimplementedJobServiceServer
 	table       *job.Table
 	hostNetwork bool
-	jobs        *access.Counter // running, by identity
-	streams     *access.Counter
+	streams     *access.Counter // open, by identity
 }
 
 // caller is who makes this call; the interceptors see to it that there is one.
@@ -48,34 +47,11 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 		plan, err := s.table.Plan(spec)
 		return &telev1.StartResponse{Plan: plan}, toStatus(err)
 	}
-	owner := caller(ctx).Name
-	release, ok := s.jobs.Acquire(owner)
-	if !ok {
-		return nil, status.Errorf(codes.ResourceExhausted,
-			"%s has as many jobs running as one client may have; wait for one to end or stop one", owner)
-	}
-	j, err := s.table.Start(ctx, owner, spec)
+	j, err := s.table.Start(ctx, caller(ctx).Name, spec)
 	if err != nil {
-		release()
 		return nil, toStatus(err)
 	}
-	context.AfterFunc(doneContext{j.Done()}, release)
 	return &telev1.StartResponse{Job: j.Snapshot()}, nil
-}
-
-// A doneContext is cancelled when a job has ended.
-type doneContext struct{ done <-chan struct{} }
-
-func (c doneContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
-func (c doneContext) Done() <-chan struct{}                   { return c.done }
-func (c doneContext) Value(any) any                           { return nil }
-func (c doneContext) Err() error {
-	select {
-	case <-c.done:
-		return context.Canceled
-	default:
-		return nil
-	}
 }
 
 func (s *service) find(ctx context.Context, id string) (*job.Job, error) {

@@ -78,7 +78,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, Ended: func(j *telev1.Job, err error) {
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Ended: func(j *telev1.Job, err error) {
 		event := log.Info()
 		if err != nil {
 			event = log.Error().Err(err)
@@ -120,7 +120,7 @@ func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) 
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	telev1.RegisterJobServiceServer(server, &service{table: table, hostNetwork: c.AllowHostNetwork,
-		jobs: access.NewCounter(c.MaxJobs), streams: access.NewCounter(c.MaxStreams)})
+		streams: access.NewCounter(c.MaxStreams)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
 	return server, nil

@@ -48,9 +48,6 @@ type stopRequest struct {
 // Owner is the name of who started the job.
 func (j *Job) Owner() string { return j.record.Job.User }
 
-// Done is closed when the job has ended.
-func (j *Job) Done() <-chan struct{} { return j.done }
-
 // Snapshot is the job as it is now.
 func (j *Job) Snapshot() *telev1.Job {
 	j.mu.Lock()
@@ -169,12 +166,12 @@ func (j *Job) end(exit initproc.Exit, waitErr error) {
 	j.verdict(exit, waitErr)
 	job.EndedAt = now()
 	err = errors.Join(err, writeRecord(j.dir, j.record))
-	close(j.done)
 	j.mu.Unlock()
 	j.log.Finish()
 	_ = j.log.Close()
 	j.table.options.Ended(j.Snapshot(), err)
 	j.table.release(j)
+	close(j.done)
 }
 
 // finishLost ends a job whose init is gone with the server that knew it.

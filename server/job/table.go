@@ -26,17 +26,20 @@ import (
 )
 
 // ErrNotFound is returned for an id that fits no job in sight, ErrAmbiguous for one that fits
-// several, ErrClosing when the server is on its way out.
+// several, ErrClosing when the server is on its way out, ErrTooMany when one client's jobs are as
+// many as may run.
 var (
 	ErrNotFound  = errors.New("no such job")
 	ErrAmbiguous = errors.New("the id fits several jobs; give more of it")
 	ErrClosing   = errors.New("the server is shutting down")
+	ErrTooMany   = errors.New("as many of your jobs are running as may; wait for one to end or stop one")
 )
 
 // Options are what Open needs.
 type Options struct {
 	StateDir string // absolute; made when it is missing
 	Cgroups  *cgroup.Manager
+	MaxJobs  int // running jobs of one owner, 0 is no limit
 	// Ended is called when a job has ended or could not be kept; it must not block.
 	Ended func(job *telev1.Job, err error)
 }
@@ -53,6 +56,7 @@ type Table struct {
 	closing bool
 	jobs    map[string]*Job
 	slots   map[uint32]bool // user ids in use, counted from firstUID
+	owners  map[string]int  // how many jobs of each owner run
 	running sync.WaitGroup
 }
 
@@ -65,7 +69,8 @@ const (
 
 // Open reads what is in the state directory. Jobs that ran when the last server ended are over.
 func Open(o Options) (*Table, error) {
-	t := &Table{options: o, jobs: map[string]*Job{}, slots: map[uint32]bool{}, root: os.Geteuid() == 0}
+	t := &Table{options: o, jobs: map[string]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{},
+		root: os.Geteuid() == 0}
 	for _, dir := range []string{o.StateDir, t.jobsDir(), t.anchor()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -217,11 +222,15 @@ func (t *Table) reserve(j *Job) error {
 	if t.closing {
 		return ErrClosing
 	}
+	if t.options.MaxJobs > 0 && t.owners[j.Owner()] >= t.options.MaxJobs {
+		return ErrTooMany
+	}
 	for slot := range uint32(maxUIDs) {
 		if t.slots[slot] {
 			continue
 		}
 		t.slots[slot] = true
+		t.owners[j.Owner()]++
 		j.slot, j.record.Uid = slot, firstUID+slot
 		if !t.root {
 			j.record.Uid = uint32(os.Getuid())
@@ -237,6 +246,9 @@ func (t *Table) release(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.slots, j.slot)
+	if t.owners[j.Owner()]--; t.owners[j.Owner()] == 0 {
+		delete(t.owners, j.Owner())
+	}
 	t.running.Done()
 }
 
