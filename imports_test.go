@@ -12,7 +12,7 @@ var allowed = map[string][]string{
 	"":                      {"client/cli", "server", "server/access"},
 	"client":                {"proto/tele/v1"},
 	"client/cli":            {"client", "proto/tele/v1"},
-	"server":                {"server/access", "server/job", "server/output", "initproc", "limits/cgroup", "proto/tele/v1"},
+	"server":                {"server/access", "server/job", "server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1"},
 	"server/access":         {"proto/tele/v1"},
 	"server/job":            {"server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1", "proto/tele/record/v1"},
 	"server/output":         {},

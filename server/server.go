@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -29,12 +30,14 @@ import (
 
 // Command is `tele serve`.
 type Command struct {
-	Addr             string   `help:"Where to listen, HOST:PORT." default:"127.0.0.1:50051" env:"TELE_ADDR"`
-	StateDir         string   `help:"Where jobs, their output and the certificates are kept (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path"`
-	CertHosts        []string `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
-	AllowHostNetwork bool     `help:"Let jobs use this machine's network (tele run --net host)."`
-	MaxJobs          int      `help:"Running jobs that one client may have." default:"10000"`
-	MaxStreams       int      `help:"Output streams that one client may have open." default:"10000"`
+	Addr             string          `help:"Where to listen, HOST:PORT." default:"127.0.0.1:50051" env:"TELE_ADDR"`
+	StateDir         string          `help:"Where jobs, their output and the certificates are kept (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR"`
+	Config           kong.ConfigFlag `help:"JSON file with these settings, like {\"max_jobs\": 10}." placeholder:"FILE"`
+	CertHosts        []string        `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
+	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
+	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
+	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
+	MaxStreams       int             `help:"Output streams that one client may have open." default:"10000"`
 }
 
 // Run serves until SIGINT or SIGTERM.
@@ -70,6 +73,10 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if state, err = filepath.Abs(state); err != nil {
 		return err
 	}
+	most, err := c.Max.parse()
+	if err != nil {
+		return err
+	}
 	if err := access.EnsurePKI(state, append(c.CertHosts, host(c.Addr)...)); err != nil {
 		return err
 	}
@@ -78,7 +85,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Ended: func(j *telev1.Job, err error) {
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most, Ended: func(j *telev1.Job, err error) {
 		event := log.Info()
 		if err != nil {
 			event = log.Error().Err(err)

@@ -15,7 +15,7 @@ type Streams struct{ Out, Err io.Writer }
 // Connection are the flags that say which server, and as whom.
 type Connection struct {
 	Addr     string `help:"The server: HOST:PORT or unix:/path." default:"127.0.0.1:50051" env:"TELE_ADDR" group:"Connection"`
-	StateDir string `help:"State directory of a server on this machine, for its certificates." env:"TELE_STATE_DIR" type:"path" group:"Connection"`
+	StateDir string `help:"State directory of a server on this machine, for its certificates." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR" group:"Connection"`
 	CA       string `name:"ca" help:"Certificate of the CA to trust." env:"TELE_CA" placeholder:"FILE" type:"path" group:"Connection"`
 	Cert     string `help:"Certificate to show." env:"TELE_CERT" placeholder:"FILE" type:"path" group:"Connection"`
 	Key      string `help:"Its key." env:"TELE_KEY" placeholder:"FILE" type:"path" group:"Connection"`

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
@@ -20,6 +21,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func all(string) bool { return true }
+
+var noLimits = limits.Limits{CPU: limits.Max, Memory: limits.Max, Swap: limits.Max,
+	IORead: limits.Max, IOWrite: limits.Max, Pids: limits.Max}
 
 func open(t *testing.T) *Table {
 	t.Helper()
@@ -33,7 +37,7 @@ func open(t *testing.T) *Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := Open(Options{StateDir: t.TempDir(), Cgroups: m, Ended: func(job *telev1.Job, err error) {
+	table, err := Open(Options{StateDir: t.TempDir(), Cgroups: m, Most: noLimits, Ended: func(job *telev1.Job, err error) {
 		if err != nil {
 			t.Errorf("%s: %v", job.Id, err)
 		}

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -23,9 +24,13 @@ func bad(field, format string, args ...any) error {
 	return &BadRequest{field, fmt.Sprintf(format, args...)}
 }
 
-// parseLimits turns what was asked for into values, with the defaults for what was not.
-func parseLimits(asked *telev1.Limits) (limits.Limits, error) {
+// parseLimits turns what was asked for into values, none above most, with the defaults for what was
+// not.
+func parseLimits(asked *telev1.Limits, most limits.Limits) (limits.Limits, error) {
 	values := limits.Default()
+	for _, name := range limits.Names {
+		values.Set(name, min(values.Get(name), most.Get(name)))
+	}
 	for name, text := range map[limits.Name]string{
 		limits.CPU: asked.GetCpu(), limits.Memory: asked.GetMemory(), limits.Pids: asked.GetPids(),
 		limits.IORead: asked.GetIoRead(), limits.IOWrite: asked.GetIoWrite(),
@@ -41,6 +46,9 @@ func parseLimits(asked *telev1.Limits) (limits.Limits, error) {
 	}
 	if values.Memory == limits.Max {
 		values.Swap = limits.Max
+	}
+	if over := new(limits.Error); errors.As(values.CheckMax(most), &over) {
+		return values, bad("spec.limits."+string(over.Name), "%v", over)
 	}
 	return values, nil
 }

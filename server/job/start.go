@@ -31,7 +31,7 @@ func (t *Table) Start(ctx context.Context, owner string, spec *telev1.JobSpec) (
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	values, err := parseLimits(spec.GetLimits())
+	values, err := parseLimits(spec.GetLimits(), t.options.Most)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
 	if err := checkSpec(spec); err != nil {
 		return "", err
 	}
-	values, err := parseLimits(spec.GetLimits())
+	values, err := parseLimits(spec.GetLimits(), t.options.Most)
 	if err != nil {
 		return "", err
 	}

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -39,7 +40,8 @@ var (
 type Options struct {
 	StateDir string // absolute; made when it is missing
 	Cgroups  *cgroup.Manager
-	MaxJobs  int // running jobs of one owner, 0 is no limit
+	MaxJobs  int           // running jobs of one owner, 0 is no limit
+	Most     limits.Limits // what a job may ask for
 	// Ended is called when a job has ended or could not be kept; it must not block.
 	Ended func(job *telev1.Job, err error)
 }
