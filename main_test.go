@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -37,7 +40,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": expectExit, "server": startServer},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": expectExit, "server": startServer, "help": expectHelp},
 	})
 }
 
@@ -71,6 +74,32 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	_ = cmd.Run() // the code is looked at
 	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+var update = flag.Bool("update", false, "write testdata/help anew")
+
+// expectHelp is `help NAME [COMMAND…]`: --help prints what the golden file in testdata/help says.
+func expectHelp(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: help NAME [COMMAND…]")
+	}
+	cmd := command(ts, append(slices.Clone(args), "--help"))
+	cmd.Env = append(cmd.Env, "COLUMNS=80", "HOME=/root", "XDG_STATE_HOME=")
+	got, err := cmd.Output()
+	ts.Check(err)
+	dir, err := filepath.Abs("testdata/help")
+	ts.Check(err)
+	path := filepath.Join(dir, strings.Join(args, "-"))
+	if *update {
+		ts.Check(os.MkdirAll(dir, 0o755))
+		ts.Check(os.WriteFile(path, got, 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	ts.Check(err)
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		ts.Fatalf("%v --help (-want +got):\n%s", args, diff)
 	}
 }
 

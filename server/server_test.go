@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -351,4 +352,57 @@ func TestOutputFromAnyOffset(t *testing.T) {
 	if _, err := c.Output(t.Context(), job.Id, client.OutputOptions{Tail: 1}, &tail, &tail); err != nil || tail.String() != "cdef" {
 		t.Errorf("tail: got %q, %v", tail.String(), err)
 	}
+}
+
+// A gigabyte of output, a follower that reads all of it and one that stops reading: the server's
+// memory does not grow with it, and neither the job nor the reader is held up.
+func TestBigOutput(t *testing.T) {
+	size := int64(1 << 30)
+	if os.Getenv("TELE_TEST_SLOW") != "" {
+		size = 64 << 20 // the machine's disk is its memory
+	}
+	c, _ := serve(t, Command{})
+	before := anonymous(t)
+	job := start(t, c, sh(fmt.Sprintf("head -c %d /dev/zero", size)))
+	ctx, cancel := context.WithCancel(t.Context())
+	stuck, release := make(chan struct{}), make(chan struct{})
+	var followers sync.WaitGroup
+	followers.Go(func() {
+		first := sync.OnceFunc(func() { close(stuck) })
+		_, _ = c.Output(ctx, job.Id, client.OutputOptions{Follow: true, // ends in a cancel
+			Chunk: func(*telev1.StreamOutputResponse) error { first(); <-release; return nil }}, nil, nil)
+	})
+	<-stuck
+	var read counter
+	if _, err := c.Output(t.Context(), job.Id, client.OutputOptions{Follow: true}, &read, io.Discard); err != nil || int64(read) != size {
+		t.Errorf("read %d bytes of %d, %v", read, size, err)
+	}
+	grown := anonymous(t) - before
+	t.Logf("%d MiB of output, memory grew by %d MiB", size>>20, grown>>20)
+	if grown > 32<<20 {
+		t.Errorf("memory grew by %d MiB", grown>>20)
+	}
+	cancel()
+	close(release)
+	followers.Wait()
+}
+
+type counter int64
+
+func (c *counter) Write(data []byte) (int, error) { *c += counter(len(data)); return len(data), nil }
+
+// anonymous is the memory of this process that is not files.
+func anonymous(t *testing.T) int64 {
+	t.Helper()
+	runtime.GC()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "RssAnon:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
 }
