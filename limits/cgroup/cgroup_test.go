@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -18,7 +19,7 @@ func open1(t *testing.T) *Manager {
 		}
 		t.Skip("needs root")
 	}
-	m, err := Open(Options{Name: "tele-test-" + strings.ToLower(t.Name())})
+	m, err := Open(Options{Name: fmt.Sprintf("tele-test-%d-%s", os.Getpid(), strings.ToLower(t.Name()))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package job
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -33,7 +34,7 @@ func open(t *testing.T) *Table {
 		}
 		t.Skip("needs root")
 	}
-	m, err := cgroup.Open(cgroup.Options{Name: "tele-jobtest-" + strings.ToLower(t.Name())})
+	m, err := cgroup.Open(cgroup.Options{Name: fmt.Sprintf("tele-jobtest-%d-%s", os.Getpid(), strings.ToLower(t.Name()))})
 	if err != nil {
 		t.Fatal(err)
 	}

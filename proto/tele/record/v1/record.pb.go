@@ -13,6 +13,7 @@ import (
 	v1 "github.com/telerun/tele/proto/tele/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -41,7 +42,11 @@ type Record struct {
 	InitStartTime uint64 `protobuf:"varint,5,opt,name=init_start_time,json=initStartTime,proto3" json:"init_start_time,omitempty"`
 	BootId        string `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// The job's cgroup folders, absolute, in the order of the backend's hierarchies.
-	Cgroups       []string `protobuf:"bytes,7,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
+	Cgroups []string `protobuf:"bytes,7,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
+	// StartRequest.idempotency_key.
+	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Set before the first signal is sent: somebody, or the server, ends the job.
+	Stop          *Stop `protobuf:"bytes,9,opt,name=stop,proto3" json:"stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,11 +130,88 @@ func (x *Record) GetCgroups() []string {
 	return nil
 }
 
+func (x *Record) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *Record) GetStop() *Stop {
+	if x != nil {
+		return x.Stop
+	}
+	return nil
+}
+
+// Stop is why and how a running job is being ended. The next server goes on with it.
+type Stop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the job's reason and message will be.
+	Reason  v1.Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=tele.v1.Reason" json:"reason,omitempty"`
+	Message string    `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// When what is left is killed.
+	KillAt        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=kill_at,json=killAt,proto3" json:"kill_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stop) Reset() {
+	*x = Stop{}
+	mi := &file_tele_record_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stop) ProtoMessage() {}
+
+func (x *Stop) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_record_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stop.ProtoReflect.Descriptor instead.
+func (*Stop) Descriptor() ([]byte, []int) {
+	return file_tele_record_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Stop) GetReason() v1.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return v1.Reason(0)
+}
+
+func (x *Stop) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Stop) GetKillAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KillAt
+	}
+	return nil
+}
+
 var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x12tele/v1/tele.proto\"\xca\x01\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\x9d\x02\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -137,7 +219,13 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\binit_pid\x18\x04 \x01(\x05R\ainitPid\x12&\n" +
 	"\x0finit_start_time\x18\x05 \x01(\x04R\rinitStartTime\x12\x17\n" +
 	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12\x18\n" +
-	"\acgroups\x18\a \x03(\tR\acgroupsB7Z5github.com/telerun/tele/proto/tele/record/v1;recordv1b\x06proto3"
+	"\acgroups\x18\a \x03(\tR\acgroups\x12'\n" +
+	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x12(\n" +
+	"\x04stop\x18\t \x01(\v2\x14.tele.record.v1.StopR\x04stop\"~\n" +
+	"\x04Stop\x12'\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x123\n" +
+	"\akill_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06killAtB7Z5github.com/telerun/tele/proto/tele/record/v1;recordv1b\x06proto3"
 
 var (
 	file_tele_record_v1_record_proto_rawDescOnce sync.Once
@@ -151,18 +239,24 @@ func file_tele_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_tele_record_v1_record_proto_rawDescData
 }
 
-var file_tele_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_tele_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_tele_record_v1_record_proto_goTypes = []any{
-	(*Record)(nil), // 0: tele.record.v1.Record
-	(*v1.Job)(nil), // 1: tele.v1.Job
+	(*Record)(nil),                // 0: tele.record.v1.Record
+	(*Stop)(nil),                  // 1: tele.record.v1.Stop
+	(*v1.Job)(nil),                // 2: tele.v1.Job
+	(v1.Reason)(0),                // 3: tele.v1.Reason
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_tele_record_v1_record_proto_depIdxs = []int32{
-	1, // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
+	1, // 1: tele.record.v1.Record.stop:type_name -> tele.record.v1.Stop
+	3, // 2: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
+	4, // 3: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_tele_record_v1_record_proto_init() }
@@ -176,7 +270,7 @@ func file_tele_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_record_v1_record_proto_rawDesc), len(file_tele_record_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
