@@ -105,7 +105,7 @@ func expectHelp(ts *testscript.TestScript, neg bool, args []string) {
 
 // startServer is `server COMMAND…`: starts it, waits until it listens, and ends it with the script.
 func startServer(ts *testscript.TestScript, _ bool, args []string) {
-	cmd := command(ts, args)
+	cmd := command(ts, append(args, "--stop-jobs-on-exit"))
 	stderr, err := cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

@@ -12,12 +12,14 @@ package initproc
 //	 5  stdout pipe                   kept, unused   init's end
 //	 6  stderr pipe                   kept, unused   init's end
 //	 7  eventfd, SIGCHLD happened     both           init's end
-//	 8… `tasks` of v1 cgroups         write, once    the plan
+//	 8  pidfd of the server           poll           init, once it has the plan
+//	 9… `tasks` of v1 cgroups         write, once    the plan
 const (
 	fdControl       = 3
 	fdServerControl = 4
 	fdStdoutRead    = 5
 	fdStderrRead    = 6
 	fdChild         = 7
-	fdJoin          = 8
+	fdServer        = 8
+	fdJoin          = 9
 )

@@ -35,15 +35,24 @@ func becomeInit() struct{} {
 	var m machine
 	for {
 		m.run()
-		waitForWork()
+		waitForWork(m.state < stateRunning)
 	}
 }
 
-// waitForWork sleeps until the server sends something or a child ends. It is the one place in init
-// that goes through the runtime, which therefore knows that this thread sleeps.
-func waitForWork() {
-	fds := [2]unix.PollFd{{Fd: fdControl, Events: unix.POLLIN}, {Fd: fdChild, Events: unix.POLLIN}}
-	_, _, _ = syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 2, 0, 0, 0, 0)
+// waitForWork sleeps until the server sends something or a child ends; with mortal it does not come
+// back when the server has ended. It is the one place in init that goes through the runtime, which
+// therefore knows that this thread sleeps.
+func waitForWork(mortal bool) {
+	fds := [3]unix.PollFd{{Fd: fdControl, Events: unix.POLLIN}, {Fd: fdChild, Events: unix.POLLIN},
+		{Fd: fdServer, Events: unix.POLLIN}}
+	n := 2
+	if mortal {
+		n = 3
+	}
+	_, _, _ = syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), uintptr(n), 0, 0, 0, 0)
+	if fds[2].Revents != 0 && fds[0].Revents == 0 {
+		exit(exitTele)
+	}
 }
 
 // A sigaction is what rt_sigaction(2) takes.

@@ -33,13 +33,13 @@ type machine struct {
 }
 
 const (
-	stateIdle = iota // waiting for a plan
-	stateReceiving
+	stateIdle      = iota // waiting for a plan; without the server that has it, there is no use for init
+	stateReceiving        // the same
 	stateRunning
 	stateSupervising
 )
 
-// run goes on until it has to wait for fdControl or fdChild.
+// run goes on until it has to wait for fdControl or fdChild, or without a plan for fdServer.
 //
 //go:norace
 //go:nosplit
@@ -119,6 +119,7 @@ func (m *machine) receivePiece() bool {
 	}
 	m.have += uint32(n)
 	if m.have == m.size {
+		sys(unix.SYS_CLOSE, fdServer, 0, 0, 0, 0, 0) // from here on the job does without a server
 		m.check()
 		m.relocate()
 		m.state = stateRunning

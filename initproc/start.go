@@ -2,12 +2,11 @@ package initproc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,32 +32,39 @@ type Init struct {
 	Control        *os.File
 	Stdout, Stderr *os.File
 
-	plan *Plan
-	reap sync.Once
+	plan        *Plan // nil for an adopted one
+	interrupted atomic.Bool
+	close       sync.Once
 }
 
-// Exit is how a job's command ended.
-type Exit struct {
-	Status syscall.WaitStatus
-	// What all processes of the sandbox used together, getrusage(2).
-	UserTime, SystemTime time.Duration
-	MaxRSS               int64 // bytes, of the largest process
-}
-
-// Start makes an init in namespaces and a cgroup of its own and sends it the plan. The caller goes
-// on with Await, and ends with Close.
+// Start makes an init in namespaces and a cgroup of its own, which does nothing yet: it waits for
+// the plan, and is gone when this process ends before it has it whole. The caller goes on with Run,
+// and ends with Close.
 func Start(plan *Plan, o StartOptions) (*Init, error) {
 	i := &Init{PidFD: -1, plan: plan}
 	if err := i.start(o); err != nil {
 		i.Close()
 		return nil, err
 	}
-	if err := i.sendPlan(); err != nil {
-		i.Close()
-		return nil, err
-	}
 	return i, nil
 }
+
+// Run sends init the plan and returns when the command runs, or as Await does.
+func (i *Init) Run(ctx context.Context) error {
+	if err := i.sendPlan(); err != nil {
+		return err
+	}
+	return i.Await(ctx)
+}
+
+// self refers to this process, for inits that wait for their plan.
+var self = sync.OnceValues(func() (*os.File, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+})
 
 func (i *Init) start(o StartOptions) error {
 	var kept []*os.File // init's, closed here once it has them
@@ -95,8 +101,12 @@ func (i *Init) start(o StartOptions) error {
 		return os.NewSyscallError("eventfd", err)
 	}
 	childFile := keep(os.NewFile(uintptr(child), "eventfd"), nil)
+	server, err := self()
+	if err != nil {
+		return err
+	}
 	// The order is the table in fds.go.
-	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile}
+	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server}
 	return i.clone(append(files, o.Join...), o.Cgroup)
 }
 
@@ -165,153 +175,45 @@ func controlSocket() (ours, inits *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
 }
 
-func (i *Init) sendPlan() error {
-	blob := i.plan.blob
-	if err := i.send(message{kind: msgPlan, value: uint32(len(blob))}); err != nil {
-		return err
-	}
-	for len(blob) > 0 {
-		n := min(len(blob), maxPiece)
-		if _, err := i.Control.Write(blob[:n]); err != nil {
-			return fmt.Errorf("send the plan to the sandbox's init: %w", err)
-		}
-		blob = blob[n:]
-	}
-	return nil
-}
-
-func (i *Init) send(m message) error {
-	m.version = messageVersion
-	if _, err := i.Control.Write(raw(&m)); err != nil {
-		return fmt.Errorf("send to the sandbox's init: %w", err)
-	}
-	return nil
-}
-
-// errNothing is returned by receive when init has not said anything.
-var errNothing = errors.New("no message")
-
-// receive takes one message, or without wait only one that is there already.
-func (i *Init) receive(wait bool) (m message, err error) {
-	conn, err := i.Control.SyscallConn()
-	if err != nil {
-		return m, err
-	}
-	var n int
-	var recvErr error
-	err = conn.Read(func(fd uintptr) bool {
-		n, _, recvErr = unix.Recvfrom(int(fd), raw(&m), unix.MSG_DONTWAIT)
-		return !wait || recvErr != unix.EAGAIN && recvErr != unix.EINTR
-	})
-	switch {
-	case err != nil:
-		return m, err
-	case recvErr == unix.EAGAIN || recvErr == unix.EINTR:
-		return m, errNothing
-	case recvErr == unix.ECONNRESET || recvErr == nil && n == 0:
-		return m, ErrInitGone
-	case recvErr != nil:
-		return m, os.NewSyscallError("recvfrom", recvErr)
-	case n != messageSize || m.version != messageVersion:
-		return m, fmt.Errorf("the sandbox's init sent %d bytes of version %d, known is version %d",
-			n, m.version, messageVersion)
-	}
-	return m, nil
-}
-
-// ErrInitGone is returned when init ended without a word: it was killed from outside.
-var ErrInitGone = errors.New("the sandbox's init is gone")
-
-// Await returns when the command runs, or a *StepError that says which step failed, or ErrInitGone.
-func (i *Init) Await(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = i.Control.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	m, err := i.receive(true)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return context.Cause(ctx)
-	case err != nil:
-		return err
-	case m.kind == msgRunning:
-		return nil
-	case m.kind == msgFailed:
-		return i.plan.stepError(m.value, syscall.Errno(m.detail))
-	}
-	return fmt.Errorf("the sandbox's init sent message %d while starting", m.kind)
-}
-
-// Ended is Wait without waiting; false when it is not over.
-func (i *Init) Ended() (Exit, bool, error) {
-	m, err := i.receive(false)
-	if errors.Is(err, errNothing) {
-		return Exit{}, false, nil
-	}
-	if err != nil {
-		return Exit{}, false, err
-	}
-	exit, err := m.exit()
-	return exit, err == nil, err
-}
-
-func (m *message) exit() (Exit, error) {
-	if m.kind != msgExit {
-		return Exit{}, fmt.Errorf("the sandbox's init sent message %d while running", m.kind)
-	}
-	return Exit{
-		Status:     syscall.WaitStatus(m.value),
-		UserTime:   time.Duration(m.userUsec) * time.Microsecond,
-		SystemTime: time.Duration(m.systemUsec) * time.Microsecond,
-		MaxRSS:     int64(m.maxRSS) << 10,
-	}, nil
-}
-
-// Signal sends a signal to the command.
-func (i *Init) Signal(s syscall.Signal) error {
-	return i.send(message{kind: msgSignal, value: uint32(s), detail: targetMain})
-}
-
-// SignalAll sends a signal to every process of the sandbox but init.
-func (i *Init) SignalAll(s syscall.Signal) error {
-	return i.send(message{kind: msgSignal, value: uint32(s), detail: targetAll})
-}
-
 // Close ends the sandbox, whatever it is doing, and returns when nothing of it is left: with PID 1
 // the kernel ends every process of the PID namespace. It is also the good-bye to an init that has
 // said how its command ended: there is nothing left to kill then.
 func (i *Init) Close() {
-	i.reap.Do(func() {
+	i.close.Do(func() {
 		if i.Pid > 0 {
 			_ = unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0) // gone already is as good
-			waitFor(i.Pid)
-			_ = unix.Close(i.PidFD)
+			i.reap()
 		}
-		for _, f := range []*os.File{i.Control, i.Stdout, i.Stderr} {
-			if f != nil {
-				_ = f.Close() // nothing was written that could be lost
-			}
-		}
+		i.closeFiles()
 	})
 }
 
-func waitFor(pid int) {
+// reap waits until init has ended, and takes it in where it is this process's own child.
+func (i *Init) reap() {
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
+		switch unix.Waitid(unix.P_PIDFD, i.PidFD, nil, unix.WEXITED, nil) {
+		case unix.EINTR:
+			continue
+		case unix.ECHILD: // adopted: somebody else's child
+			fds := []unix.PollFd{{Fd: int32(i.PidFD), Events: unix.POLLIN}}
+			if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+				continue
+			}
 		}
+		return
 	}
 }
 
-// Wait returns when the command and all that came from it have ended, and how it did. ErrInitGone
-// means that nobody will ever know.
-func (i *Init) Wait() (Exit, error) {
-	m, err := i.receive(true)
-	for errors.Is(err, os.ErrDeadlineExceeded) { // left over from a cancelled Await
-		if err = i.Control.SetReadDeadline(time.Time{}); err == nil {
-			m, err = i.receive(true)
+// Detach lets go of init, which goes on; Adopt takes it back.
+func (i *Init) Detach() { i.close.Do(i.closeFiles) }
+
+func (i *Init) closeFiles() {
+	if i.PidFD >= 0 {
+		_ = unix.Close(i.PidFD)
+	}
+	for _, f := range []*os.File{i.Control, i.Stdout, i.Stderr} {
+		if f != nil {
+			_ = f.Close() // nothing was written that could be lost
 		}
 	}
-	if err != nil {
-		return Exit{}, err
-	}
-	return m.exit()
 }

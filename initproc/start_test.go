@@ -17,7 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("TELE_TEST_IDLE") != "" {
+		idleServer()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // needRoot skips, and where TELE_REQUIRE names root, fails.
 func needRoot(t *testing.T) {
@@ -59,25 +64,17 @@ func start(t *testing.T, s Spec) (*Init, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	return i, i.Await(t.Context())
+	return i, i.Run(t.Context())
 }
 
 // finish waits for the command's end and returns it with what it wrote.
 func finish(t *testing.T, i *Init) (Exit, string) {
 	t.Helper()
-	fds := []unix.PollFd{{Fd: fdOf(t, i.Control), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-			t.Fatal(err)
-		}
-		exit, ended, err := i.Ended()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ended {
-			return exit, output(t, i.Stdout) + output(t, i.Stderr)
-		}
+	exit, err := i.Wait()
+	if err != nil {
+		t.Fatal(err)
 	}
+	return exit, output(t, i.Stdout) + output(t, i.Stderr)
 }
 
 // output is what is in the pipe now.
@@ -238,7 +235,7 @@ func TestEveryStepFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = i.Await(t.Context())
+		err = i.Run(t.Context())
 		var stepErr *StepError
 		if v.steps[index].nr == opSupervise { // the command runs by then; init's end is its end
 			if err != nil {
@@ -324,7 +321,7 @@ func TestRefusesTheHostsMountNamespace(t *testing.T) {
 	}
 	defer i.Close()
 	var stepErr *StepError
-	if err := i.Await(t.Context()); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
+	if err := i.Run(t.Context()); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }
@@ -338,11 +335,9 @@ func TestKilledInitIsGone(t *testing.T) {
 	if err := unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(i.Pid)
-	if _, _, err := i.Ended(); !errors.Is(err, ErrInitGone) {
+	if _, err := i.Wait(); !errors.Is(err, ErrInitGone) {
 		t.Errorf("got %v, want ErrInitGone", err)
 	}
-	i.Pid = 0
 }
 
 func TestAwaitIsCancelled(t *testing.T) {
@@ -351,8 +346,8 @@ func TestAwaitIsCancelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Init{PidFD: -1, plan: plan} // started, and never given a plan
-	if err := i.start(StartOptions{Cgroup: -1}); err != nil {
+	i, err := Start(plan, StartOptions{Cgroup: -1}) // and never give it the plan
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer i.Close()

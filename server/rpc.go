@@ -47,7 +47,7 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 		plan, err := s.table.Plan(spec)
 		return &telev1.StartResponse{Plan: plan}, toStatus(err)
 	}
-	j, err := s.table.Start(ctx, caller(ctx).Name, spec)
+	j, err := s.table.Start(ctx, caller(ctx).Name, r.IdempotencyKey, spec)
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -114,7 +114,9 @@ func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.Stop
 	if r.Grace != nil {
 		grace = r.Grace.AsDuration()
 	}
-	j.Stop(signal, grace, who.Name)
+	if err := j.Stop(signal, grace, who.Name); err != nil {
+		return nil, toStatus(err)
+	}
 	ended, err := j.Wait(ctx)
 	return &telev1.StopResponse{Job: ended}, toStatus(err)
 }
@@ -148,7 +150,8 @@ const chunkSize = 256 << 10
 
 func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
-	ctx := stream.Context()
+	ctx, cancel := s.table.With(stream.Context())
+	defer cancel()
 	j, err := s.find(ctx, r.JobId)
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ type Command struct {
 	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
+	StopJobsOnExit   bool            `help:"Stop all jobs when the server ends. Otherwise they go on, and the next server takes them over."`
 	MaxStreams       int             `help:"Output streams that one client may have open." default:"10000"`
 }
 
@@ -63,7 +64,7 @@ func newLogger() zerolog.Logger {
 	return logger.Level(level).With().Timestamp().Logger()
 }
 
-// Serve serves until ctx ends; then it stops all jobs and takes away what is not to stay.
+// Serve serves until ctx ends. The jobs go on without it, or with StopJobsOnExit are stopped.
 func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	unix.Umask(0o077)
 	state := c.StateDir
@@ -77,6 +78,11 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	lock, err := job.OpenStateDir(state)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	if err := access.EnsurePKI(state, append(c.CertHosts, host(c.Addr)...)); err != nil {
 		return err
 	}
@@ -85,22 +91,25 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most, Ended: func(j *telev1.Job, err error) {
-		event := log.Info()
-		if err != nil {
-			event = log.Error().Err(err)
-		}
-		event.Str("job", j.Id).Str("user", j.User).Str("reason", j.Message).Msg("job ended")
-	}})
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most, Log: log})
 	if err != nil {
 		return err
 	}
-	defer table.Close()
+	defer c.end(table)
 	server, err := c.newServer(state, table, log)
 	if err != nil {
 		return err
 	}
 	return c.listen(ctx, state, server, groups, table, log)
+}
+
+// end is the end of the server for the jobs.
+func (c *Command) end(table *job.Table) {
+	if c.StopJobsOnExit {
+		table.Stop()
+	} else {
+		table.Leave()
+	}
 }
 
 // host is the name in an address that a certificate must be good for.
@@ -133,8 +142,8 @@ func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) 
 	return server, nil
 }
 
-// listen serves on both listeners and ends the jobs before the connections, so that everybody
-// hears of the end.
+// listen serves on both listeners and ends with the jobs before the connections, so that everybody
+// hears of it.
 func (c *Command) listen(ctx context.Context, state string, server *grpc.Server, groups *cgroup.Manager,
 	table *job.Table, log zerolog.Logger) error {
 	socket := filepath.Join(state, "tele.sock")
@@ -159,9 +168,13 @@ func (c *Command) listen(ctx context.Context, state string, server *grpc.Server,
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
-		log.Info().Msg("shutting down: stopping all jobs")
+		if c.StopJobsOnExit {
+			log.Info().Msg("shutting down: stopping all jobs")
+		} else {
+			log.Info().Msg("shutting down: jobs go on, the next server takes them over")
+		}
 	}
-	table.Close()
+	c.end(table)
 	timer := time.AfterFunc(time.Second, server.Stop)
 	server.GracefulStop()
 	timer.Stop()

@@ -51,7 +51,7 @@ func serve(t *testing.T, command Command) (c *client.Client, stop func()) {
 		t.Skip("needs root")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	command.Addr = "127.0.0.1:0"
+	command.Addr, command.StopJobsOnExit = "127.0.0.1:0", true
 	if command.StateDir == "" {
 		command.StateDir = t.TempDir()
 	}

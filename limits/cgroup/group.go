@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/telerun/tele/limits"
@@ -15,7 +16,7 @@ import (
 // A Group holds one job.
 type Group struct {
 	m      *Manager
-	id     string
+	paths  []string // its directories, one in each of the manager's trees
 	status []limits.Status
 	clone  *os.File
 	join   []*os.File
@@ -32,7 +33,7 @@ type Request struct {
 // Create makes the group of the job called id and sets its limits. A limit that cannot be set is
 // told by Status; an error leaves nothing behind.
 func (m *Manager) Create(id string, r Request) (*Group, error) {
-	g := &Group{m: m, id: id}
+	g := m.Adopt(id, nil)
 	if err := g.create(); err != nil {
 		g.CloseStartFiles()
 		return nil, errors.Join(err, g.Delete())
@@ -44,8 +45,8 @@ func (m *Manager) Create(id string, r Request) (*Group, error) {
 }
 
 func (g *Group) create() error {
-	for _, t := range g.m.trees {
-		dir := filepath.Join(t.base, g.id)
+	for i, t := range g.m.trees {
+		dir := g.paths[i]
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -92,31 +93,26 @@ func (g *Group) CloseStartFiles() {
 }
 
 // Paths are the group's directories, one in each tree.
-func (g *Group) Paths() []string {
-	var paths []string
-	for _, t := range g.m.trees {
-		paths = append(paths, filepath.Join(t.base, g.id))
-	}
-	return paths
-}
+func (g *Group) Paths() []string { return g.paths }
 
 // dir is the group's directory in the tree of a controller.
 func (g *Group) dir(controller string) (dir string, version int) {
-	t := g.m.by[controller]
-	if t == nil {
-		return "", 0
+	return g.in(g.m.by[controller])
+}
+
+// in is the group's directory in a tree.
+func (g *Group) in(t *tree) (dir string, version int) {
+	if i := slices.Index(g.m.trees, t); i >= 0 {
+		return g.paths[i], t.version
 	}
-	return filepath.Join(t.base, g.id), t.version
+	return "", 0
 }
 
 // Kill kills every process in the group: cgroup.kill, Linux 5.14. Where there is none it kills
 // those that are there now; the caller has the PID namespace's init for the rest.
 func (g *Group) Kill() error {
-	if g.m.unified != nil {
-		dir := filepath.Join(g.m.unified.base, g.id)
-		if exists(dir, "cgroup.kill") {
-			return writeFile(dir, "cgroup.kill", "1")
-		}
+	if dir, version := g.in(g.m.unified); version != 0 && exists(dir, "cgroup.kill") {
+		return writeFile(dir, "cgroup.kill", "1")
 	}
 	for _, dir := range g.Paths() {
 		text, err := readFile(dir, "cgroup.procs")
@@ -136,10 +132,11 @@ func (g *Group) Kill() error {
 // WaitEmpty returns when no process is left, told by the kernel: cgroup.events changes wake who
 // polls for POLLPRI. Without a version 2 tree it returns at once.
 func (g *Group) WaitEmpty(ctx context.Context) error {
-	if g.m.unified == nil {
+	dir, version := g.in(g.m.unified)
+	if version == 0 {
 		return nil
 	}
-	fd, err := open(filepath.Join(g.m.unified.base, g.id), "cgroup.events", unix.O_RDONLY)
+	fd, err := open(dir, "cgroup.events", unix.O_RDONLY)
 	if gone(err) {
 		return nil
 	}

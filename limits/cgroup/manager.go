@@ -195,11 +195,23 @@ func (m *Manager) List() []string {
 	return slices.Compact(ids)
 }
 
-// Adopt returns the group of a job that an earlier server made.
-func (m *Manager) Adopt(id string) *Group { return &Group{m: m, id: id} }
+// Adopt returns the group of a job that an earlier server made. The paths are what Paths said then;
+// without any, the group is where this server would make it.
+func (m *Manager) Adopt(id string, paths []string) *Group {
+	if len(paths) != len(m.trees) {
+		paths = nil
+		for _, t := range m.trees {
+			paths = append(paths, filepath.Join(t.base, id))
+		}
+	}
+	return &Group{m: m, paths: paths}
+}
 
-// Close takes the server's own groups away, once those of the jobs are gone.
+// Close takes the server's own groups away. While jobs have groups, they stay.
 func (m *Manager) Close() error {
+	if len(m.List()) > 0 {
+		return nil
+	}
 	var errs []error
 	for _, t := range m.trees {
 		if t.base != m.own {

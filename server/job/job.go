@@ -3,7 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -17,50 +16,51 @@ import (
 	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // A Job is one job, running or ended.
 type Job struct {
 	table *Table
 	dir   string
+	id    string
+	owner string
 	slot  uint32
+	made  chan struct{} // closed when its command runs, or it was found not to
 	done  chan struct{} // closed when it has ended and its record says so
 
 	// While it runs, and then not changed.
 	init  *initproc.Init
 	group *cgroup.Group
 
-	mu      sync.Mutex
-	record  *recordv1.Record
-	log     *output.Log // nil for an ended job of an earlier server until somebody reads it
-	stopped *stopRequest
-	timers  []*time.Timer
+	mu     sync.Mutex
+	record *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
+	log    *output.Log      // nil for an ended job of an earlier server until somebody reads it
+	timers []*time.Timer
 }
 
-// A stopRequest is why and how a job is stopped.
-type stopRequest struct {
-	signal   syscall.Signal
-	grace    time.Duration
-	timedOut bool
-	message  string
+func newJob(t *Table, dir string, record *recordv1.Record) *Job {
+	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, record: record,
+		made: make(chan struct{}), done: make(chan struct{})}
 }
 
 // Owner is the name of who started the job.
-func (j *Job) Owner() string { return j.record.Job.User }
+func (j *Job) Owner() string { return j.owner }
 
-// Snapshot is the job as it is now.
+// Snapshot is the job as it is now; the caller does not change it.
 func (j *Job) Snapshot() *telev1.Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	job := proto.Clone(j.record.Job).(*telev1.Job)
-	if j.log != nil && !j.ended() {
-		out, errs := j.log.Sizes()
-		job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
+	if j.log == nil || j.endedLocked() {
+		return j.record.Job
 	}
+	job := proto.Clone(j.record.Job).(*telev1.Job)
+	out, errs := j.log.Sizes()
+	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	return job
 }
 
-func (j *Job) ended() bool { return j.record.Job.EndedAt != nil }
+func (j *Job) endedLocked() bool { return j.record.Job.EndedAt != nil }
 
 // Output opens the job's output for reading. The caller closes the reader.
 func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
@@ -78,8 +78,10 @@ func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 	return j.log.NewReader(o)
 }
 
-// Wait returns the job when it has ended.
+// Wait returns the job when it has ended; ErrClosing when the server ends first.
 func (j *Job) Wait(ctx context.Context) (*telev1.Job, error) {
+	ctx, cancel := j.table.With(ctx)
+	defer cancel()
 	select {
 	case <-j.done:
 		return j.Snapshot(), nil
@@ -90,35 +92,76 @@ func (j *Job) Wait(ctx context.Context) (*telev1.Job, error) {
 
 // Stop sends signal to all processes of the job, and kills them after grace. Wait tells when they
 // are gone.
-func (j *Job) Stop(signal syscall.Signal, grace time.Duration, by string) {
-	j.stop(stopRequest{signal: signal, grace: grace, message: fmt.Sprintf("stopped by %s", by)})
+func (j *Job) Stop(signal syscall.Signal, grace time.Duration, by string) error {
+	return j.stop(signal, grace, telev1.Reason_REASON_STOPPED, "stopped by "+by)
 }
 
-func (j *Job) stop(r stopRequest) {
+// stop ends the job, for the first reason that anybody had. The record says so before the first
+// signal is sent: the next server, if there is one, knows why the job ended and kills what is left.
+func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.ended() || j.init == nil {
-		return
+	if j.endedLocked() || j.init == nil {
+		return nil
 	}
-	if j.stopped == nil {
-		j.stopped = &r
+	killAt := time.Now().Add(max(grace, 0))
+	stop := j.record.Stop
+	switch {
+	case stop == nil:
+		stop = &recordv1.Stop{Reason: reason, Message: message, KillAt: timestamppb.New(killAt)}
+	case killAt.Before(stop.KillAt.AsTime()):
+		stop = proto.Clone(stop).(*recordv1.Stop)
+		stop.KillAt = timestamppb.New(killAt)
 	}
-	if r.grace > 0 {
-		_ = j.init.SignalAll(r.signal) // an init that is gone ends the job anyway
+	if stop != j.record.Stop {
+		next := proto.Clone(j.record).(*recordv1.Record)
+		next.Stop = stop
+		if err := writeRecord(j.dir, next); err != nil && !noSpace(err) {
+			return err
+		}
+		j.record = next
+		j.killAtLocked(killAt)
 	}
-	j.timers = append(j.timers, time.AfterFunc(max(r.grace, 0), func() {
+	if grace > 0 {
+		_ = j.init.SignalAll(signal) // an init that is gone ends the job anyway
+	}
+	return nil
+}
+
+func (j *Job) killAtLocked(at time.Time) {
+	j.timers = append(j.timers, time.AfterFunc(time.Until(at), func() {
 		_ = j.init.SignalAll(unix.SIGKILL) // the same
 	}))
 }
 
-// watch starts what moves the output and waits for the end. The goroutines end with the job.
-func (j *Job) watch() {
-	if d := j.record.Job.Spec.Timeout.AsDuration(); d > 0 {
-		j.timers = append(j.timers, time.AfterFunc(d, func() {
-			j.stop(stopRequest{signal: unix.SIGTERM, grace: 10 * time.Second, timedOut: true,
-				message: fmt.Sprintf("ran longer than its timeout of %s", d)})
-		}))
+// timeOut arms the job's timeout, or what is left of it.
+func (j *Job) timeOutLocked() {
+	d := j.record.Job.Spec.Timeout.AsDuration()
+	if d <= 0 {
+		return
 	}
+	left := time.Until(j.record.Job.StartedAt.AsTime().Add(d))
+	j.timers = append(j.timers, time.AfterFunc(left, func() {
+		err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_TIMED_OUT,
+			"ran longer than its timeout of "+d.String())
+		if err != nil {
+			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop after the timeout")
+		}
+	}))
+}
+
+// stopGrace is how long a job has between the signal and the kill when nobody said.
+const stopGrace = 10 * time.Second
+
+// watch starts what moves the output and waits for the end. The goroutines end with the job, or
+// when the server leaves it (leave).
+func (j *Job) watch() {
+	j.mu.Lock()
+	j.timeOutLocked()
+	if stop := j.record.Stop; stop != nil {
+		j.killAtLocked(stop.KillAt.AsTime())
+	}
+	j.mu.Unlock()
 	var drains sync.WaitGroup
 	drains.Go(func() { j.drain(output.Stdout, j.init.Stdout) })
 	drains.Go(func() { j.drain(output.Stderr, j.init.Stderr) })
@@ -128,7 +171,11 @@ func (j *Job) watch() {
 		_ = j.init.Stdout.SetReadDeadline(past)
 		_ = j.init.Stderr.SetReadDeadline(past)
 		drains.Wait()
-		j.end(exit, err)
+		if errors.Is(err, initproc.ErrInterrupted) {
+			j.leave()
+		} else {
+			j.end(exit, err)
+		}
 	}()
 }
 
@@ -145,93 +192,51 @@ func (j *Job) drain(s output.Stream, pipe *os.File) {
 	// What the command wrote last, after the deadline.
 	_ = conn.Control(func(fd uintptr) {
 		if _, err := j.log.Drain(s, int(fd)); err != nil && !errors.Is(err, io.EOF) {
-			j.table.options.Ended(j.Snapshot(), err)
+			j.table.options.Log.Err(err).Str("job", j.id).Msg("keep the last output")
 		}
 	})
 }
 
-// end takes the job's sandbox away and writes down how it ended.
+// end writes down how the job ended, and takes its sandbox away. In this order: until the record
+// says it, init keeps it.
 func (j *Job) end(exit initproc.Exit, waitErr error) {
-	usage := j.group.Usage()
-	j.init.Close()
-	err := j.group.Delete()
 	j.mu.Lock()
 	for _, timer := range j.timers {
 		timer.Stop()
 	}
-	job := j.record.Job
-	job.Usage = usageOf(usage, exit)
+	record := proto.Clone(j.record).(*recordv1.Record)
+	j.mu.Unlock()
+	j.table.at("end seen")
+	job := record.Job
+	job.Usage = usageOf(j.group.Usage(), exit)
 	out, errs := j.log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
-	j.verdict(exit, waitErr)
+	verdict(record, exit, waitErr)
 	job.EndedAt = now()
-	err = errors.Join(err, writeRecord(j.dir, j.record))
+	err := writeRecord(j.dir, record)
+	j.table.at("end recorded")
+	j.init.Close()
+	j.table.at("sandbox closed")
+	err = errors.Join(err, j.group.Delete())
+
+	j.mu.Lock()
+	j.record = record
 	j.mu.Unlock()
 	j.log.Finish()
 	_ = j.log.Close()
-	j.table.options.Ended(j.Snapshot(), err)
+	j.table.logEnd(job, err)
 	j.table.release(j)
 	close(j.done)
 }
 
-// finishLost ends a job whose init is gone with the server that knew it.
-func (j *Job) finishLost() {
-	job := j.record.Job
-	job.Status, job.Reason = telev1.JobStatus_JOB_STATUS_FAILED, telev1.Reason_REASON_LOST
-	job.Message = "the server ended while the job ran"
-	job.EndedAt = now()
-	_ = writeRecord(j.dir, j.record) // the next server will come to the same verdict
-}
-
-// verdict says how the job ended, by evidence: what was asked for, what the kernel counted, and
-// the wait status.
-func (j *Job) verdict(exit initproc.Exit, waitErr error) {
-	job, status := j.record.Job, exit.Status
-	code := int32(status.ExitStatus())
-	job.Reason, job.Message = telev1.Reason_REASON_EXITED, fmt.Sprintf("exited with code %d", code)
-	if status.Signaled() {
-		job.Signal = int32(status.Signal())
-		code = 128 + job.Signal
-		job.Reason = telev1.Reason_REASON_SIGNALED
-		job.Message = fmt.Sprintf("ended by signal %d (%s)", job.Signal, unix.SignalName(status.Signal()))
+// leave lets go of a job that runs on: the server ends, and the next one takes it.
+func (j *Job) leave() {
+	j.mu.Lock()
+	for _, timer := range j.timers {
+		timer.Stop()
 	}
-	oom := job.Usage.GetOomKills() > 0 && code != 0
-	switch {
-	case waitErr != nil:
-		code = 128 + int32(unix.SIGKILL)
-		job.Signal = int32(unix.SIGKILL)
-		job.Reason, job.Message = telev1.Reason_REASON_LOST, waitErr.Error()
-	case j.stopped != nil && j.stopped.timedOut:
-		job.Reason, job.Message = telev1.Reason_REASON_TIMED_OUT, j.stopped.message
-	case j.stopped != nil:
-		job.Reason, job.Message = telev1.Reason_REASON_STOPPED, j.stopped.message
-	case oom:
-		job.Reason = telev1.Reason_REASON_OOM_KILLED
-		job.Message = fmt.Sprintf("the kernel killed %d of its processes at the memory limit", job.Usage.GetOomKills())
-	}
-	job.ExitCode = &code
-	switch {
-	case job.Reason == telev1.Reason_REASON_STOPPED:
-		job.Status = telev1.JobStatus_JOB_STATUS_KILLED
-	case code == 0 && job.Reason == telev1.Reason_REASON_EXITED:
-		job.Status = telev1.JobStatus_JOB_STATUS_SUCCESS
-	default:
-		job.Status = telev1.JobStatus_JOB_STATUS_FAILED
-	}
-}
-
-// usageOf joins what the cgroups counted with what init did, where there are none.
-func usageOf(u cgroup.Usage, exit initproc.Exit) *telev1.Usage {
-	usage := &telev1.Usage{
-		CpuUsec: u.CPU, CpuUserUsec: u.CPUUser, CpuSystemUsec: u.CPUSystem,
-		ThrottledUsec: u.Throttled, ThrottledCount: u.ThrottledCount,
-		MemoryPeakBytes: u.MemoryPeak, OomKills: u.OOMKills,
-		IoReadBytes: u.IORead, IoWriteBytes: u.IOWrite, PidsPeak: u.PidsPeak,
-	}
-	if usage.CpuUsec == nil {
-		user, system := uint64(exit.UserTime.Microseconds()), uint64(exit.SystemTime.Microseconds())
-		all := user + system
-		usage.CpuUsec, usage.CpuUserUsec, usage.CpuSystemUsec = &all, &user, &system
-	}
-	return usage
+	j.mu.Unlock()
+	j.init.Detach()
+	_ = j.log.Close()
+	j.table.release(j)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
@@ -19,12 +20,30 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("TELE_TEST_CRASH") != "" {
+		crash()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func all(string) bool { return true }
 
 var noLimits = limits.Limits{CPU: limits.Max, Memory: limits.Max, Swap: limits.Max,
 	IORead: limits.Max, IOWrite: limits.Max, Pids: limits.Max}
+
+// An errorLog fails the test for what is logged.
+type errorLog struct{ t *testing.T }
+
+func (l errorLog) Write(line []byte) (int, error) {
+	l.t.Errorf("logged: %s", line)
+	return len(line), nil
+}
+
+// groupName is the name of the test's own cgroup.
+func groupName(t *testing.T) string {
+	return fmt.Sprintf("tele-jobtest-%d-%s", os.Getpid(), strings.NewReplacer("/", "-").Replace(strings.ToLower(t.Name())))
+}
 
 func open(t *testing.T) *Table {
 	t.Helper()
@@ -34,20 +53,17 @@ func open(t *testing.T) *Table {
 		}
 		t.Skip("needs root")
 	}
-	m, err := cgroup.Open(cgroup.Options{Name: fmt.Sprintf("tele-jobtest-%d-%s", os.Getpid(), strings.ToLower(t.Name()))})
+	m, err := cgroup.Open(cgroup.Options{Name: groupName(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := Open(Options{StateDir: t.TempDir(), Cgroups: m, Most: noLimits, Ended: func(job *telev1.Job, err error) {
-		if err != nil {
-			t.Errorf("%s: %v", job.Id, err)
-		}
-	}})
+	table, err := Open(Options{StateDir: t.TempDir(), Cgroups: m, Most: noLimits,
+		Log: zerolog.New(errorLog{t}).Level(zerolog.ErrorLevel)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		table.Close()
+		table.Stop()
 		if ids := m.List(); len(ids) != 0 {
 			t.Errorf("cgroups left: %v", ids)
 		}
@@ -60,7 +76,7 @@ func open(t *testing.T) *Table {
 
 func run(t *testing.T, table *Table, spec *telev1.JobSpec) (*telev1.Job, string) {
 	t.Helper()
-	j, err := table.Start(t.Context(), "me", spec)
+	j, err := table.Start(t.Context(), "me", "", spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +152,7 @@ func TestStop(t *testing.T) {
 		"trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done": 3,
 		"trap '' TERM; echo ready; while :; do sleep 0.01; done":       137,
 	} {
-		j, err := table.Start(t.Context(), "me", sh(script))
+		j, err := table.Start(t.Context(), "me", "", sh(script))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +164,9 @@ func TestStop(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = r.Close()
-		j.Stop(unix.SIGTERM, 200*time.Millisecond, "me")
+		if err := j.Stop(unix.SIGTERM, 200*time.Millisecond, "me"); err != nil {
+			t.Fatal(err)
+		}
 		job, err := j.Wait(t.Context())
 		if err != nil || job.Status != telev1.JobStatus_JOB_STATUS_KILLED || job.GetExitCode() != want {
 			t.Errorf("%s: got %v, %v", script, job, err)
@@ -164,7 +182,7 @@ func TestStartFailureLeavesNothing(t *testing.T) {
 		{Command: []string{"true"}, Limits: &telev1.Limits{Memory: "12X"}},
 		{Command: []string{"true"}, Env: map[string]string{"a=b": "c"}},
 	} {
-		_, err := table.Start(t.Context(), "me", spec)
+		_, err := table.Start(t.Context(), "me", "", spec)
 		var step *initproc.StepError
 		var request *BadRequest
 		if !errors.As(err, &step) && !errors.As(err, &request) {
@@ -182,7 +200,7 @@ func TestManyAtOnceAndReopen(t *testing.T) {
 	done := make(chan string, 100)
 	for range cap(done) {
 		go func() {
-			j, err := table.Start(t.Context(), "me", sh("echo hello"))
+			j, err := table.Start(t.Context(), "me", "", sh("echo hello"))
 			if err != nil {
 				done <- err.Error()
 				return

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
@@ -26,28 +25,60 @@ func (e *LimitError) Error() string {
 }
 
 // Start makes a job and returns when its command runs. An error leaves nothing behind; a
-// *BadRequest, *LimitError or *initproc.StepError says what was wrong.
-func (t *Table) Start(ctx context.Context, owner string, spec *telev1.JobSpec) (*Job, error) {
+// *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
+// with the same key, one makes the job and all return it; an empty key is none.
+func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec) (*Job, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
+	}
+	if len(key) > maxKey {
+		return nil, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
 	}
 	values, err := parseLimits(spec.GetLimits(), t.options.Most)
 	if err != nil {
 		return nil, err
 	}
-	j := &Job{table: t, done: make(chan struct{})}
-	j.record = &recordv1.Record{Version: recordVersion, Job: &telev1.Job{
-		Id: newID(), Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
-		Status: telev1.JobStatus_JOB_STATUS_SUBMITTED,
-	}}
-	j.dir = filepath.Join(t.jobsDir(), j.record.Job.Id)
-	if err := t.reserve(j); err != nil {
-		return nil, err
+	id := newID()
+	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
+		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
+			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
+	for {
+		earlier, err := t.reserve(j)
+		if err != nil {
+			return nil, err
+		}
+		if earlier == nil {
+			break
+		}
+		if j, err := earlier.again(ctx, spec); j != nil || err != nil {
+			return j, err
+		}
 	}
+	defer close(j.made)
 	if err := j.start(ctx, values); err != nil {
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
+	return j, nil
+}
+
+const maxKey = 64
+
+// again is the answer to a second request with the key of j: j when it runs, or nothing when it
+// could not be made, which the caller may now try itself.
+func (j *Job) again(ctx context.Context, spec *telev1.JobSpec) (*Job, error) {
+	select {
+	case <-j.made:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	job := j.Snapshot()
+	if !proto.Equal(job.Spec, spec) {
+		return nil, bad("idempotency_key", "was used for another job, %s", j.id)
+	}
+	if job.StartedAt == nil {
+		return nil, nil
+	}
 	return j, nil
 }
 
@@ -85,20 +116,26 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values
 	return s
 }
 
-// start goes through everything that a running job has; undo takes back what is there.
+// start goes through everything that a running job has; undo takes back what is there. A server
+// that is killed between two of these steps leaves something half-made, which the next one takes
+// away, or, from where the plan is sent, brings to its end (recover.go).
 func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
+	t, job := j.table, j.record.Job
+	t.at("reserved")
 	if err := j.makeDirs(); err != nil {
 		return err
 	}
+	t.at("directory made")
 	if j.log, err = output.Create(j.dir); err != nil {
 		return err
 	}
-	t, job := j.table, j.record.Job
+	t.at("output made")
 	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice}
-	if j.group, err = t.options.Cgroups.Create(job.Id, request); err != nil {
+	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
 		return err
 	}
 	defer j.group.CloseStartFiles()
+	t.at("cgroup made")
 	for _, s := range j.group.Status() {
 		if s.WhyNot != "" && job.Spec.Strict {
 			return &LimitError{s}
@@ -107,23 +144,51 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 			Applied: s.Applied, How: s.How, WhyNot: s.WhyNot})
 	}
 	join := j.group.JoinFiles()
-	plan, err := initproc.NewPlan(t.sandbox(job.Id, j.dir, j.record.Uid, job.Spec, values, len(join)))
+	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, values, len(join)))
 	if err != nil {
 		return bad("spec.command", "%v", err)
 	}
 	if j.init, err = initproc.Start(plan, initproc.StartOptions{Cgroup: j.group.CloneFD(), Join: join}); err != nil {
 		return err
 	}
-	if err := j.init.Await(ctx); err != nil {
+	t.at("init started")
+	if err := j.writeStarted(); err != nil {
 		return err
 	}
-	job.Status, job.StartedAt = telev1.JobStatus_JOB_STATUS_RUNNING, now()
-	j.record.InitPid, j.record.Cgroups = int32(j.init.Pid), j.group.Paths()
-	if err := writeRecord(j.dir, j.record); err != nil {
+	t.at("submitted")
+	if err := j.init.Run(ctx); err != nil {
 		return err
 	}
+	t.at("running")
+	if err := j.setRunning(); err != nil {
+		return err
+	}
+	t.at("recorded")
 	j.watch()
 	return nil
+}
+
+// writeStarted writes the first record: the job is submitted, and has this init.
+func (j *Job) writeStarted() error {
+	id, err := j.init.ID()
+	if err != nil {
+		return err
+	}
+	r := j.record
+	r.InitPid, r.InitStartTime, r.BootId = int32(id.Pid), id.StartTime, id.BootID
+	r.Cgroups = j.group.Paths()
+	return writeRecord(j.dir, r)
+}
+
+// setRunning says that the command runs. From here on a record is not changed, but replaced by a
+// changed copy.
+func (j *Job) setRunning() error {
+	next := proto.Clone(j.record).(*recordv1.Record)
+	next.Job.Status, next.Job.StartedAt = telev1.JobStatus_JOB_STATUS_RUNNING, now()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.record = next
+	return writeRecord(j.dir, next)
 }
 
 func (j *Job) makeDirs() error {
@@ -139,7 +204,7 @@ func (j *Job) makeDirs() error {
 	return os.Chown(work, int(j.record.Uid), int(j.record.Uid))
 }
 
-// undo takes back a start that failed.
+// undo takes back a start that failed; the record goes last.
 func (j *Job) undo() error {
 	var errs []error
 	if j.init != nil {
@@ -151,11 +216,8 @@ func (j *Job) undo() error {
 	if j.log != nil {
 		errs = append(errs, j.log.Close())
 	}
-	errs = append(errs, os.RemoveAll(j.dir))
+	errs = append(errs, removeJob(j.dir))
+	j.table.forget(j)
 	j.table.release(j)
 	return errors.Join(errs...)
-}
-
-func contextFor(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
 }

@@ -1,15 +1,25 @@
 // Package job is one job's life, from the request to its record, and the table of them all.
 //
-// Open reads the records of a state directory; Start makes a job and returns when its command runs;
-// Get and List find jobs; a Job tells how it is (Snapshot), waits (Wait), is stopped (Stop) and
-// gives its output (Output). Close stops every job.
+// OpenStateDir locks a state directory; Open reads its records and takes over the jobs that an
+// earlier server left running; Start makes a job and returns when its command runs; Get and List
+// find jobs; a Job tells how it is (Snapshot), waits (Wait), is stopped (Stop) and gives its output
+// (Output). At the end Leave lets go of the running jobs, or Stop stops them.
+//
+// # What is on disk
+//
+// A directory a job, DIR/jobs/ID: record (what is known of it), stdout, stderr and index (its
+// output), work (its work directory). The record is written before init gets its plan, when the
+// command runs, before a stop is carried out, and at the end; what is not in it yet when a server is
+// killed is still in init's socket, its pipes, or the cgroup, and the next server finds it there.
 package job
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,13 +27,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
-	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // ErrNotFound is returned for an id that fits no job in sight, ErrAmbiguous for one that fits
@@ -42,8 +50,8 @@ type Options struct {
 	Cgroups  *cgroup.Manager
 	MaxJobs  int           // running jobs of one owner, 0 is no limit
 	Most     limits.Limits // what a job may ask for
-	// Ended is called when a job has ended or could not be kept; it must not block.
-	Ended func(job *telev1.Job, err error)
+	// Log gets a line for each job that ends, or is taken over from an earlier server.
+	Log zerolog.Logger
 }
 
 // A Table holds all jobs of a state directory.
@@ -54,13 +62,22 @@ type Table struct {
 	noDevice string
 	root     bool
 
+	life    context.Context // ends when the server does and jobs are left running; for Wait and With
+	leave   context.CancelCauseFunc
+	at      func(step string) // called between the steps of a start and an end; for tests
+	running sync.WaitGroup    // of what reserve gave and release takes back
+
 	mu      sync.Mutex
 	closing bool
 	jobs    map[string]*Job
+	keys    map[key]*Job    // by idempotency key, made or being made
 	slots   map[uint32]bool // user ids in use, counted from firstUID
+	slot    uint32          // where the search for the next begins
 	owners  map[string]int  // how many jobs of each owner run
-	running sync.WaitGroup
 }
+
+// A key is an owner's idempotency key.
+type key struct{ owner, key string }
 
 // firstUID to firstUID+maxUIDs are the users that jobs run as, each one job's alone while it
 // lives. The range is far from those of people, services and containers.
@@ -69,18 +86,20 @@ const (
 	maxUIDs  = 1 << 16
 )
 
-// Open reads what is in the state directory. Jobs that ran when the last server ended are over.
+// Open reads what is in the state directory, and takes over the jobs that an earlier server left.
+// Nobody else may have it open (OpenStateDir).
 func Open(o Options) (*Table, error) {
-	t := &Table{options: o, jobs: map[string]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{},
-		root: os.Geteuid() == 0}
-	for _, dir := range []string{o.StateDir, t.jobsDir(), t.anchor()} {
+	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
+		jobs: map[string]*Job{}, keys: map[key]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{}}
+	t.life, t.leave = context.WithCancelCause(context.Background())
+	for _, dir := range []string{t.jobsDir(), t.anchor()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}
 	t.hide = hidden(o.StateDir)
 	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir(), "/")
-	if err := t.load(); err != nil {
+	if err := t.recover(); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -106,59 +125,16 @@ func hidden(stateDir string) []string {
 	return list
 }
 
-// load reads all records, and ends what cannot go on.
-func (t *Table) load() error {
-	entries, err := os.ReadDir(t.jobsDir())
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		dir := filepath.Join(t.jobsDir(), e.Name())
-		rec, err := readRecord(dir)
-		if errors.Is(err, os.ErrNotExist) { // a start that was cut off
-			t.removeGroup(e.Name())
-			if err := os.RemoveAll(dir); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		j := &Job{table: t, dir: dir, record: rec, done: make(chan struct{})}
-		if !j.ended() {
-			t.removeGroup(rec.Job.Id)
-			j.finishLost()
-		}
-		close(j.done)
-		t.jobs[rec.Job.Id] = j
-	}
-	for _, id := range t.options.Cgroups.List() {
-		t.removeGroup(id)
-	}
-	return nil
-}
-
-// removeGroup ends what an earlier server left running.
-func (t *Table) removeGroup(id string) {
-	group := t.options.Cgroups.Adopt(id)
-	_ = group.Kill() // gone already is as good; what stays is seen by Delete
-	ctx, cancel := contextFor(10 * time.Second)
-	defer cancel()
-	_ = group.WaitEmpty(ctx)
-	_ = group.Delete()
-}
-
 // Get returns the job whose id begins with prefix, among those that visible lets through.
 func (t *Table) Get(prefix string, visible func(owner string) bool) (*Job, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if j := t.jobs[prefix]; j != nil && visible(j.Owner()) {
+	if j := t.jobs[prefix]; j != nil && visible(j.owner) {
 		return j, nil
 	}
 	var found *Job
 	for id, j := range t.jobs {
-		if prefix == "" || !strings.HasPrefix(id, prefix) || !visible(j.Owner()) {
+		if prefix == "" || !strings.HasPrefix(id, prefix) || !visible(j.owner) {
 			continue
 		}
 		if found != nil {
@@ -177,7 +153,7 @@ func (t *Table) List(visible func(owner string) bool) []*telev1.Job {
 	t.mu.Lock()
 	jobs := make([]*Job, 0, len(t.jobs))
 	for _, j := range t.jobs {
-		if visible(j.Owner()) {
+		if visible(j.owner) {
 			jobs = append(jobs, j)
 		}
 	}
@@ -195,74 +171,157 @@ func (t *Table) List(visible func(owner string) bool) []*telev1.Job {
 	return list
 }
 
-// Close refuses new jobs, stops those that run, and returns when all of them have ended.
-func (t *Table) Close() {
-	t.mu.Lock()
-	t.closing = true
-	jobs := make([]*Job, 0, len(t.jobs))
-	for _, j := range t.jobs {
-		jobs = append(jobs, j)
-	}
-	t.mu.Unlock()
-	for _, j := range jobs {
-		j.stop(shutdown())
+// Stop refuses new jobs, stops those that run, and returns when all of them have ended.
+func (t *Table) Stop() {
+	for _, j := range t.close() {
+		j.shutDown()
 	}
 	t.running.Wait()
 }
 
-func shutdown() stopRequest {
-	return stopRequest{signal: unix.SIGTERM, grace: closeGrace, message: "stopped because the server was shut down"}
+// Leave refuses new jobs, lets go of those that run, and returns when nothing is under way any
+// more. The jobs go on; the next server takes them over.
+func (t *Table) Leave() {
+	jobs := t.close()
+	t.leave(ErrClosing)
+	for _, j := range jobs {
+		j.interrupt()
+	}
+	t.running.Wait()
 }
 
-// closeGrace is how long jobs have when the server ends.
-const closeGrace = 5 * time.Second
-
-// reserve enters a job that is about to be made.
-func (t *Table) reserve(j *Job) error {
+// close refuses new jobs and returns those that there are.
+func (t *Table) close() []*Job {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closing = true
+	return slices.Collect(maps.Values(t.jobs))
+}
+
+// closeGrace is how long jobs have when the server ends and they with it.
+const closeGrace = 5 * time.Second
+
+func (j *Job) shutDown() {
+	err := j.stop(unix.SIGTERM, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
+	if err != nil {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at shutdown")
+	}
+}
+
+// interrupt makes the job's goroutines leave it, if it runs.
+func (j *Job) interrupt() {
+	select {
+	case <-j.done:
+	default:
+		j.init.Interrupt()
+	}
+}
+
+// reserve enters a job that is about to be made, unless its key belongs to another: then it returns
+// that one.
+func (t *Table) reserve(j *Job) (earlier *Job, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := key{j.owner, j.record.IdempotencyKey}
+	if earlier := t.keys[k]; earlier != nil {
+		return earlier, nil
+	}
 	if t.closing {
-		return ErrClosing
+		return nil, ErrClosing
 	}
-	if t.options.MaxJobs > 0 && t.owners[j.Owner()] >= t.options.MaxJobs {
-		return ErrTooMany
+	if t.options.MaxJobs > 0 && t.owners[j.owner] >= t.options.MaxJobs {
+		return nil, ErrTooMany
 	}
-	for slot := range uint32(maxUIDs) {
+	if !t.takeSlotLocked(j) {
+		return nil, fmt.Errorf("all %d user ids for jobs are in use", maxUIDs)
+	}
+	t.holdLocked(j)
+	return nil, nil
+}
+
+// takeSlotLocked gives the job a user id of its own.
+func (t *Table) takeSlotLocked(j *Job) bool {
+	for range maxUIDs {
+		slot := t.slot
+		t.slot = (t.slot + 1) % maxUIDs
 		if t.slots[slot] {
 			continue
 		}
-		t.slots[slot] = true
-		t.owners[j.Owner()]++
 		j.slot, j.record.Uid = slot, firstUID+slot
 		if !t.root {
 			j.record.Uid = uint32(os.Getuid())
 		}
-		t.running.Add(1)
-		return nil
+		return true
 	}
-	return fmt.Errorf("all %d user ids for jobs are in use", maxUIDs)
+	return false
 }
 
-// release gives back what reserve took.
+// holdLocked counts a job among those that run, until release.
+func (t *Table) holdLocked(j *Job) {
+	t.slots[j.slot] = true
+	t.owners[j.owner]++
+	t.enterKeyLocked(j)
+	t.running.Add(1)
+}
+
+func (t *Table) enterKeyLocked(j *Job) {
+	if j.record.IdempotencyKey != "" {
+		t.keys[key{j.owner, j.record.IdempotencyKey}] = j
+	}
+}
+
+// release gives back what holdLocked took.
 func (t *Table) release(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.slots, j.slot)
-	if t.owners[j.Owner()]--; t.owners[j.Owner()] == 0 {
-		delete(t.owners, j.Owner())
+	if t.owners[j.owner]--; t.owners[j.owner] == 0 {
+		delete(t.owners, j.owner)
 	}
 	t.running.Done()
 }
 
-// add shows a job that runs. One that began before Close and runs only now is stopped like the rest.
+// add shows a job that runs. One that began before the server's end and runs only now is treated
+// like the rest.
 func (t *Table) add(j *Job) {
 	t.mu.Lock()
-	t.jobs[j.record.Job.Id] = j
+	t.jobs[j.id] = j
 	closing := t.closing
 	t.mu.Unlock()
-	if closing {
-		j.stop(shutdown())
+	if !closing {
+		return
 	}
+	if t.life.Err() != nil {
+		j.interrupt()
+	} else {
+		j.shutDown()
+	}
+}
+
+// With returns a context that also ends, with ErrClosing, when jobs are left. The caller calls
+// cancel when it needs it no more.
+func (t *Table) With(ctx context.Context) (_ context.Context, cancel func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(t.life, func() { end(ErrClosing) })
+	return ctx, func() { stop(); end(nil) }
+}
+
+// forget takes a job out of sight.
+func (t *Table) forget(j *Job) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.jobs, j.id)
+	if k := (key{j.owner, j.record.IdempotencyKey}); t.keys[k] == j {
+		delete(t.keys, k)
+	}
+}
+
+func (t *Table) logEnd(job *telev1.Job, err error) {
+	event := t.options.Log.Info()
+	if err != nil {
+		event = t.options.Log.Error().Err(err)
+	}
+	event.Str("job", job.Id).Str("user", job.User).Str("reason", job.Message).Msg("job ended")
 }
 
 func newID() string {
@@ -270,37 +329,3 @@ func newID() string {
 	_, _ = rand.Read(p[:]) // never fails, crypto/rand
 	return strings.ToLower(base32.StdEncoding.EncodeToString(p[:]))[:12]
 }
-
-const recordVersion = 1
-
-func readRecord(dir string) (*recordv1.Record, error) {
-	path := filepath.Join(dir, "record")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var r recordv1.Record
-	if err := proto.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if r.Version != recordVersion || r.Job == nil {
-		return nil, fmt.Errorf("%s is of version %d, this server knows %d: use the server that wrote it",
-			path, r.Version, recordVersion)
-	}
-	return &r, nil
-}
-
-// writeRecord replaces the record as a whole.
-func writeRecord(dir string, r *recordv1.Record) error {
-	data, err := proto.Marshal(r)
-	if err != nil {
-		return err
-	}
-	temp := filepath.Join(dir, "record.new")
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, filepath.Join(dir, "record"))
-}
-
-func now() *timestamppb.Timestamp { return timestamppb.New(time.Now()) }

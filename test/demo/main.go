@@ -53,7 +53,7 @@ func demo(ctx context.Context) error {
 	}
 	os.Setenv("TELE_ADDR", addr)
 	os.Setenv("TELE_STATE_DIR", filepath.Join(state, "state"))
-	server := exec.Command(tele, "serve")
+	server := exec.Command(tele, "serve", "--stop-jobs-on-exit")
 	stderr, err := server.StderrPipe()
 	if err != nil {
 		return err

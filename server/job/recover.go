@@ -1,0 +1,193 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/telerun/tele/initproc"
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/output"
+	"google.golang.org/protobuf/proto"
+)
+
+// recover reads all records. A job that runs is taken over, one whose init is gone is lost, and what
+// was half-made when its server was killed goes: nobody was told of it. What has no record and no
+// job, a directory or a cgroup, goes as well; what a newer server wrote stays as it is.
+func (t *Table) recover() error {
+	entries, err := os.ReadDir(t.jobsDir())
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{} // ids whose cgroups are somebody's
+	for _, e := range entries {
+		id, dir := e.Name(), filepath.Join(t.jobsDir(), e.Name())
+		record, err := readRecord(dir)
+		var newer *newerError
+		switch {
+		case errors.As(err, &newer):
+			t.options.Log.Warn().Str("job", id).Msg(err.Error())
+			known[id] = true
+		case errors.Is(err, os.ErrNotExist):
+			t.options.Log.Info().Str("job", id).Msg("removing what a start left that was cut off")
+			t.removeGroup(id, nil)
+			if err := removeJob(dir); err != nil {
+				return err
+			}
+		case err != nil:
+			t.options.Log.Err(err).Str("job", id).Msg("this job is left alone")
+			known[id] = true
+		default:
+			running, err := t.recoverJob(newJob(t, dir, record))
+			if err != nil {
+				t.options.Log.Err(err).Str("job", id).Msg("this job is left alone")
+			}
+			known[id] = running || err != nil
+		}
+	}
+	for _, id := range t.options.Cgroups.List() {
+		if !known[id] {
+			t.removeGroup(id, nil)
+		}
+	}
+	return nil
+}
+
+// recoverJob enters a job of an earlier server into the table, and tells whether it runs.
+func (t *Table) recoverJob(j *Job) (running bool, err error) {
+	r := j.record
+	if j.endedLocked() {
+		// The server may have been killed before it had taken the sandbox away.
+		if !initproc.Gone(initID(r)) {
+			t.removeInit(j)
+		}
+		t.enterEnded(j)
+		return false, nil
+	}
+	j.init, err = initproc.Adopt(initID(r))
+	switch {
+	case errors.Is(err, initproc.ErrInitGone) && r.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED:
+		t.options.Log.Info().Str("job", j.id).Msg("removing a job that was cut off before it ran")
+		t.removeGroup(j.id, r.Cgroups)
+		return false, removeJob(j.dir)
+	case errors.Is(err, initproc.ErrInitGone):
+		return false, t.recoverLost(j)
+	case err != nil:
+		return false, err
+	}
+	return true, t.adopt(j)
+}
+
+// adopt goes on with a job whose init is there.
+func (t *Table) adopt(j *Job) (err error) {
+	j.group = t.options.Cgroups.Adopt(j.id, j.record.Cgroups)
+	j.slot = j.record.Uid - firstUID
+	t.mu.Lock()
+	t.holdLocked(j)
+	t.mu.Unlock()
+	defer close(j.made)
+	if j.log, err = output.Open(j.dir); err != nil {
+		return err
+	}
+	if j.record.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED {
+		// Init has its plan, or else it would be gone.
+		ctx, cancel := context.WithTimeout(context.Background(), startTime)
+		defer cancel()
+		if err := j.init.Await(ctx); err != nil {
+			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
+			return j.undo()
+		}
+		if err := j.setRunning(); err != nil && !noSpace(err) {
+			return err
+		}
+	}
+	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
+	j.watch()
+	t.add(j)
+	return nil
+}
+
+// startTime is how long an init may take for its plan before a server that took it over gives up.
+const startTime = 30 * time.Second
+
+// recoverLost ends a job whose init has gone: nobody saw how it ended.
+func (t *Table) recoverLost(j *Job) error {
+	group := t.options.Cgroups.Adopt(j.id, j.record.Cgroups)
+	log, err := output.Open(j.dir)
+	if err != nil {
+		return err
+	}
+	out, errs := log.Sizes()
+	_ = log.Close() // it was only looked at
+	record := proto.Clone(j.record).(*recordv1.Record)
+	job := record.Job
+	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
+	job.Usage = usageOf(group.Usage(), initproc.Exit{})
+	why := "the sandbox's init was killed while no server was there"
+	if boot, err := initproc.BootID(); err == nil && boot != record.BootId {
+		why = "the machine was restarted while the job ran"
+	}
+	lost(job, why)
+	job.EndedAt = now()
+	t.removeGroup(j.id, record.Cgroups)
+	if err := writeRecord(j.dir, record); err != nil && !noSpace(err) {
+		return err // without room the next server comes to the same verdict
+	}
+	j.record = record
+	t.logEnd(job, nil)
+	t.enterEnded(j)
+	return nil
+}
+
+// enterEnded shows a job that has ended.
+func (t *Table) enterEnded(j *Job) {
+	close(j.made)
+	close(j.done)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.jobs[j.id] = j
+	t.enterKeyLocked(j)
+}
+
+// removeInit ends what an ended job has left of its sandbox.
+func (t *Table) removeInit(j *Job) {
+	if i, err := initproc.Adopt(initID(j.record)); err == nil {
+		i.Close()
+	}
+	t.removeGroup(j.id, j.record.Cgroups)
+}
+
+// removeGroup ends what an earlier server left running, and takes its cgroup away.
+func (t *Table) removeGroup(id string, paths []string) {
+	group := t.options.Cgroups.Adopt(id, paths)
+	err := group.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = errors.Join(err, group.WaitEmpty(ctx), group.Delete())
+	if err != nil {
+		t.options.Log.Err(err).Str("job", id).Msg("remove a cgroup that was left")
+	}
+}
+
+// removeJob removes a job's directory, the record last: until then the next server would know what
+// it is. What is in the work directory belongs to the job and may be anything.
+func removeJob(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	isRecord := func(e os.DirEntry) bool { return e.Name() == "record" }
+	for _, e := range slices.DeleteFunc(entries, isRecord) {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
+}

@@ -1,0 +1,431 @@
+package job
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits/cgroup"
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/output"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// reopen is the next server on the same state directory.
+func reopen(t *testing.T, table *Table) *Table {
+	t.Helper()
+	table.Leave()
+	next, err := Open(table.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Stop)
+	return next
+}
+
+func find(t *testing.T, table *Table, id string) *Job {
+	t.Helper()
+	j, err := table.Get(id, all)
+	if err != nil {
+		t.Fatalf("job %s: %v", id, err)
+	}
+	return j
+}
+
+func wait(t *testing.T, j *Job) *telev1.Job {
+	t.Helper()
+	job, err := j.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// firstOutput returns when the job has written something.
+func firstOutput(t *testing.T, j *Job) {
+	t.Helper()
+	r, err := j.Output(output.ReadOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Next(t.Context(), make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func begin(t *testing.T, table *Table, spec *telev1.JobSpec) *Job {
+	t.Helper()
+	j, err := table.Start(t.Context(), "me", "", spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// Jobs of all kinds go on under one server after another; output, exit codes and reasons are true.
+func TestTakeOver(t *testing.T) {
+	table := open(t)
+	writer := begin(t, table, sh("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; echo e$i >&2; done; exit 4"))
+	short := begin(t, table, sh("echo done; exit 5"))
+	long := begin(t, table, sh("echo ready; exec sleep 1000"))
+	limited := sh("echo ready; exec sleep 1000")
+	limited.Timeout = durationpb.New(time.Second)
+	timed := begin(t, table, limited)
+	for range 20 {
+		table = reopen(t, table)
+	}
+	job := wait(t, find(t, table, writer.id))
+	var stdout, stderr strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&stdout, "%d\n", i+1)
+		fmt.Fprintf(&stderr, "e%d\n", i+1)
+	}
+	if job.GetExitCode() != 4 || job.Reason != telev1.Reason_REASON_EXITED {
+		t.Errorf("writer: got %v", job)
+	}
+	for stream, want := range map[output.Stream]string{output.Stdout: stdout.String(), output.Stderr: stderr.String()} {
+		if got := readStream(t, find(t, table, writer.id), stream); got != want {
+			t.Errorf("writer, stream %d: %d bytes of output, want %d", stream, len(got), len(want))
+		}
+	}
+	if job := wait(t, find(t, table, short.id)); job.GetExitCode() != 5 || job.StdoutBytes != 5 {
+		t.Errorf("short: got %v", job)
+	}
+	if job := wait(t, find(t, table, timed.id)); job.Reason != telev1.Reason_REASON_TIMED_OUT {
+		t.Errorf("timed: got %v", job)
+	}
+	j := find(t, table, long.id)
+	if job := j.Snapshot(); job.Status != telev1.JobStatus_JOB_STATUS_RUNNING || job.StartedAt == nil {
+		t.Errorf("long: got %v", job)
+	}
+	if err := j.Stop(unix.SIGTERM, time.Minute, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 143 {
+		t.Errorf("long: got %v", job)
+	}
+}
+
+func readStream(t *testing.T, j *Job, s output.Stream) string {
+	t.Helper()
+	r, err := j.Output(output.ReadOptions{Stream: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var text strings.Builder
+	buf := make([]byte, 64<<10)
+	for {
+		c, err := r.Next(t.Context(), buf)
+		if err == io.EOF {
+			return text.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(c.Data)
+	}
+}
+
+// A stop that the server did not live to carry out is carried out by the next.
+func TestStopGoesOn(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("trap '' TERM; echo ready; while :; do sleep 0.01; done"))
+	firstOutput(t, j)
+	if err := j.Stop(unix.SIGTERM, 300*time.Millisecond, "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	job := wait(t, find(t, table, j.id))
+	if job.Reason != telev1.Reason_REASON_STOPPED || job.Message != "stopped by somebody" || job.GetExitCode() != 137 ||
+		job.Status != telev1.JobStatus_JOB_STATUS_KILLED {
+		t.Errorf("got %v", job)
+	}
+}
+
+// A job whose init was killed is lost, whether a server was there or not; its output is kept.
+func TestInitKilled(t *testing.T) {
+	table := open(t)
+	for name, serverIsThere := range map[string]bool{"with a server": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			j := begin(t, table, sh("echo ready; exec sleep 1000"))
+			firstOutput(t, j)
+			pid := j.init.Pid
+			if !serverIsThere {
+				table.Leave()
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if !serverIsThere {
+				if _, err := unix.Wait4(pid, nil, 0, nil); err != nil { // this process is the earlier server too
+					t.Fatal(err)
+				}
+				table = reopen(t, table)
+			}
+			j = find(t, table, j.id)
+			job := wait(t, j)
+			if job.Reason != telev1.Reason_REASON_LOST || job.Status != telev1.JobStatus_JOB_STATUS_FAILED ||
+				job.ExitCode != nil || !strings.Contains(job.Message, "killed") {
+				t.Errorf("got %v", job)
+			}
+			if out := read(t, j); out != "ready\n" {
+				t.Errorf("output %q", out)
+			}
+		})
+	}
+}
+
+// After a reboot no init is the one that the record names.
+func TestReboot(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("echo ready; exec sleep 1000"))
+	firstOutput(t, j)
+	id := initID(j.record)
+	table.Leave()
+	record := j.record
+	record.BootId = "the boot before"
+	if err := writeRecord(j.dir, record); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	job := wait(t, find(t, table, j.id))
+	if job.Reason != telev1.Reason_REASON_LOST || !strings.Contains(job.Message, "restarted") || job.StdoutBytes != 6 {
+		t.Errorf("got %v", job)
+	}
+	if len(table.options.Cgroups.List()) == 0 && initproc.Gone(id) {
+		return
+	}
+	if i, err := initproc.Adopt(id); err == nil { // without a cgroup nobody could know of it
+		i.Close()
+	}
+}
+
+// What a newer server wrote is left alone, job and all.
+func TestNewerRecord(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("exec sleep 1000"))
+	id := initID(j.record)
+	table.Leave()
+	j.record.Version = recordVersion + 1
+	if err := writeRecord(j.dir, j.record); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	if _, err := table.Get(j.id, all); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	if initproc.Gone(id) {
+		t.Error("its init is gone")
+	}
+	j.record.Version = recordVersion // the newer server again
+	if err := writeRecord(j.dir, j.record); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	if job := find(t, table, j.id).Snapshot(); job.Status != telev1.JobStatus_JOB_STATUS_RUNNING {
+		t.Errorf("got %v", job)
+	}
+}
+
+// One key makes one job: at the same time, later, after a restart, and after its end.
+func TestIdempotencyKey(t *testing.T) {
+	table := open(t)
+	spec := sh("echo x; exec sleep 1000")
+	ids := make(chan string, 10)
+	for range cap(ids) {
+		go func() {
+			j, err := table.Start(t.Context(), "me", "k", spec)
+			if err != nil {
+				t.Error(err)
+				ids <- ""
+				return
+			}
+			ids <- j.id
+		}()
+	}
+	id := <-ids
+	for range cap(ids) - 1 {
+		if other := <-ids; other != id {
+			t.Errorf("jobs %s and %s", id, other)
+		}
+	}
+	again := func(owner string) string {
+		j, err := table.Start(t.Context(), owner, "k", spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j.id
+	}
+	table = reopen(t, table)
+	if other := again("me"); other != id {
+		t.Errorf("after a restart: %s and %s", id, other)
+	}
+	if other := again("you"); other == id {
+		t.Error("another's key gives my job")
+	}
+	var request *BadRequest
+	if _, err := table.Start(t.Context(), "me", "k", sh("true")); !errors.As(err, &request) || request.Field != "idempotency_key" {
+		t.Errorf("another spec: %v", err)
+	}
+	if err := find(t, table, id).Stop(unix.SIGKILL, 0, "me"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, find(t, table, id))
+	table = reopen(t, table)
+	if other := again("me"); other != id {
+		t.Errorf("after its end: %s and %s", id, other)
+	}
+	// A start that failed leaves the key free.
+	if _, err := table.Start(t.Context(), "me", "f", &telev1.JobSpec{Command: []string{"no-such-program"}}); err == nil {
+		t.Error("no error")
+	}
+	if _, err := table.Start(t.Context(), "me", "f", &telev1.JobSpec{Command: []string{"true"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// crash is a server that kills itself at a step of its first job: TELE_TEST_CRASH is the step,
+// TELE_TEST_STATE the state directory, TELE_TEST_CGROUP the name of the cgroup.
+func crash() {
+	groups, err := cgroup.Open(cgroup.Options{Name: os.Getenv("TELE_TEST_CGROUP")})
+	if err != nil {
+		panic(err)
+	}
+	table, err := Open(Options{StateDir: os.Getenv("TELE_TEST_STATE"), Cgroups: groups, Most: noLimits})
+	if err != nil {
+		panic(err)
+	}
+	table.at = func(step string) {
+		if step == os.Getenv("TELE_TEST_CRASH") {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+			_ = unix.Pause()
+		}
+	}
+	j, err := table.Start(context.Background(), "me", "k", sh(`echo out; while [ ! -s f ]; do sleep 0.01; done; cat f; exit 6`))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("started")
+	if err := os.WriteFile(filepath.Join(j.dir, "work", "f"), []byte("go\n"), 0o644); err != nil {
+		panic(err)
+	}
+	_ = unix.Pause()
+}
+
+// A server killed between any two steps of a start or an end leaves a job that is fully there or
+// fully gone, and nothing else.
+func TestCrashAtEveryStep(t *testing.T) {
+	for _, test := range []struct {
+		step  string
+		there bool
+	}{
+		{"reserved", false}, {"directory made", false}, {"output made", false}, {"cgroup made", false},
+		{"init started", false}, {"submitted", false}, {"running", true}, {"recorded", true},
+		{"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
+	} {
+		t.Run(test.step, func(t *testing.T) {
+			table := open(t)
+			table.Leave()
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), "TELE_TEST_CRASH="+test.step, "TELE_TEST_STATE="+table.options.StateDir,
+				"TELE_TEST_CGROUP="+groupName(t))
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, _ := bufio.NewReader(out).ReadString('\n') // the end may come first
+			_ = cmd.Wait()                                   // killed
+			if status := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !status.Signaled() {
+				t.Fatalf("the server was not killed: %v", cmd.ProcessState)
+			}
+			table = reopen(t, table)
+			jobs := table.List(all)
+			if !test.there {
+				entries, err := os.ReadDir(table.jobsDir())
+				if len(jobs) != 0 || len(entries) != 0 || err != nil || len(table.options.Cgroups.List()) != 0 {
+					t.Errorf("left: %v, %v, %v, %v", jobs, entries, table.options.Cgroups.List(), err)
+				}
+				return
+			}
+			if len(jobs) != 1 {
+				t.Fatalf("jobs: %v (%q)", jobs, line)
+			}
+			j := find(t, table, jobs[0].Id)
+			again, err := table.Start(t.Context(), "me", "k", jobs[0].Spec)
+			if err != nil || again != j {
+				t.Errorf("the same key: %v, %v", again, err)
+			}
+			if err := os.WriteFile(filepath.Join(j.dir, "work", "f"), []byte("go\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			job := wait(t, j)
+			if out := read(t, j); job.GetExitCode() != 6 || out != "out\ngo\n" || job.Reason != telev1.Reason_REASON_EXITED {
+				t.Errorf("got %v, output %q", job, out)
+			}
+			if r, err := readRecord(j.dir); err != nil || !initproc.Gone(initID(r)) {
+				t.Errorf("init is left: %v", err)
+			}
+			if groups := table.options.Cgroups.List(); len(groups) != 0 {
+				t.Errorf("cgroups left: %v", groups)
+			}
+		})
+	}
+}
+
+// A state directory has one server, of its own version.
+func TestStateDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	lock, err := OpenStateDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStateDir(dir); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("in use by another server, pid %d", os.Getpid())) {
+		t.Errorf("a second server: %v", err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "version"), []byte("99\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStateDir(dir); err == nil || !strings.Contains(err.Error(), `version "99"`) {
+		t.Errorf("another version: %v", err)
+	}
+}
+
+// A record survives writing and reading; one that is torn is no record.
+func TestRecord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "abc")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeRecord(dir, &recordv1.Record{Version: recordVersion, Job: &telev1.Job{Id: "abc"}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := readRecord(dir); err != nil || r.Job.Id != "abc" {
+		t.Errorf("got %v, %v", r, err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "record"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readRecord(dir); err == nil {
+		t.Error("an empty record was read")
+	}
+}

@@ -1,0 +1,69 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// stateVersion is the version of the state directory's layout, in its file "version".
+const stateVersion = 1
+
+// OpenStateDir makes the state directory if it is missing and locks it for this process; closing
+// what it returns, or the process's end, gives it free. It refuses a directory that another server
+// uses, that is of another version, or that this process may not write.
+func OpenStateDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w (tele serve --state-dir chooses another)", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w (run the server as the user it belongs to, or choose another with --state-dir)", err)
+	}
+	if err := lockAndCheck(dir, lock); err != nil {
+		_ = lock.Close() // nothing was written
+		return nil, err
+	}
+	return lock, nil
+}
+
+func lockAndCheck(dir string, lock *os.File) error {
+	// The lock ends with the process, however that ends: flock(2).
+	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		holder, _ := os.ReadFile(lock.Name()) // for the message alone
+		return fmt.Errorf("state directory %s is in use by another server, pid %s (stop that one, or choose another with --state-dir)",
+			dir, strings.TrimSpace(string(holder)))
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return checkVersion(filepath.Join(dir, "version"))
+}
+
+// checkVersion reads the version of a state directory, and writes it into a new one.
+func checkVersion(path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.WriteFile(path, []byte(strconv.Itoa(stateVersion)+"\n"), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	if found := strings.TrimSpace(string(text)); found != strconv.Itoa(stateVersion) {
+		return fmt.Errorf("state directory %s is of version %q and this server knows %d (use the server that made it, or choose another with --state-dir)",
+			filepath.Dir(path), found, stateVersion)
+	}
+	return nil
+}
