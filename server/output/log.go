@@ -4,13 +4,19 @@
 // The writer makes a Log with Create, moves bytes into it with Drain, and says with Finish that no
 // more will come. Any number of readers follow it, each a Reader at its own place; a new record in
 // the index wakes them all at once, and a slow one holds up nobody. After a crash Open completes
-// the index from the sizes of the files.
+// the index from the sizes of the files, and the next writer goes on where they end.
 //
 // Bytes are written first and their index record second, and a reader believes the index alone, so
 // it never sees a byte that could be taken back. Nothing is kept in memory but where the ends are.
+//
+// Where there is no room, Drain moves nothing and says so: ErrLimit when the log has all that
+// SetLimit lets it have, ErrFull when the disk or the Space that logs share has no more. The bytes
+// stay in the pipe and their writer waits; calling Drain again goes on. A writer that shall end
+// nevertheless is let go with Discard.
 package output
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,9 +24,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Stream names one of a job's output streams.
@@ -33,16 +38,18 @@ const (
 	Stderr
 )
 
-// ErrOffset is returned for a place behind the end of the output.
-var ErrOffset = errors.New("offset is behind the end of the output")
+// ErrOffset is returned for a place behind the end of the output, ErrLimit when a log has as much
+// as it may, ErrFull when the disk or the Space has no more room for any log.
+var (
+	ErrOffset = errors.New("offset is behind the end of the output")
+	ErrLimit  = errors.New("the output has reached its limit")
+	ErrFull   = errors.New("no room for output")
+)
 
 // names are the files in a log's directory; the streams' are in the order of their numbers.
 var names = [...]string{"index", "stdout", "stderr"}
 
-const (
-	recordSize = 24
-	maxSplice  = 1 << 20
-)
+const recordSize = 24
 
 // A record says that at this time the streams ended there.
 type record struct {
@@ -52,14 +59,20 @@ type record struct {
 
 // A Log is the output of one job. All its methods may be called at the same time.
 type Log struct {
-	dir   string
-	drain [3]sync.Mutex // by stream: one drain of it at a time
+	dir     string
+	drain   [3]sync.Mutex // by stream: one drain of it at a time
+	dropped atomic.Int64
 
 	mu       sync.Mutex
 	users    int         // the writer and the readers: who needs files
 	files    [3]*os.File // open while users > 0
-	last     record
-	records  int64
+	last     record      // the newest in the index
+	records  int64       // in the index
+	written  [3]int64    // by stream: the file's size, ahead of last while the index is behind
+	arrived  [3]time.Time
+	reserved [3]int64 // by stream: what a splice under way may take, with its record
+	limit    int64    // of both streams together; 0 is none
+	space    *Space   // nil is none
 	finished bool
 	changed  chan struct{} // closed at the next change; nil while nobody waits
 }
@@ -68,13 +81,18 @@ type Log struct {
 func Create(dir string) (*Log, error) {
 	l := &Log{dir: dir}
 	if err := l.open(os.O_CREATE | os.O_EXCL); err != nil {
-		return nil, err
+		return nil, noRoom(err)
 	}
 	return l, nil
 }
 
 // Open opens a log that another process wrote, and mends what that one left unfinished: bytes
-// without a record get one, a record without its bytes goes.
+// without a record get one, a record without its bytes goes. The other process must have ended,
+// and not only its last line of code: a splice(2) that was under way moves bytes until the kernel
+// has ended its thread. A lock on a file (flock) or a pidfd of it says when that is so.
+//
+// Bytes may wait in the pipe meanwhile. Where the disk is too full for the missing records, Open
+// succeeds and Drain writes them later.
 func Open(dir string) (*Log, error) {
 	l := &Log{dir: dir}
 	if err := l.open(0); err != nil {
@@ -97,6 +115,9 @@ func (l *Log) open(flags int) error {
 		f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR|flags, 0o600)
 		if err != nil {
 			l.closeFiles()
+			if flags == 0 && errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("the output was removed: %w", err)
+			}
 			return err
 		}
 		l.files[i] = f
@@ -128,59 +149,24 @@ func (l *Log) releaseLocked() {
 	}
 }
 
-// Drain moves what is in the pipe into the log and returns how much that was: with no error when
-// the pipe is empty for now, with io.EOF when nobody has it open for writing any more. It moves at
-// most 1 MiB at a time into one index record, and never through this process's memory: splice(2)
-// either moved bytes or did not, so a server killed in the middle neither loses nor repeats one.
-// The pipe must be non-blocking.
-func (l *Log) Drain(s Stream, pipe int) (total int64, err error) {
-	l.drain[s].Lock()
-	defer l.drain[s].Unlock()
-	for {
-		n, err := l.splice(s, pipe)
-		total += n
-		if err == unix.EAGAIN {
-			return total, nil
+// indexLocked writes the records that are missing: one for each stream whose file is ahead of the
+// index, so that a record always advances one stream. What cannot be written now stays missing, and
+// its bytes unseen, until the next call; no other bytes of that stream come in between.
+func (l *Log) indexLocked() error {
+	for _, s := range []Stream{Stdout, Stderr} {
+		more := l.written[s] - l.last.ends[s]
+		if more == 0 {
+			continue
 		}
-		if err != nil {
-			return total, err
-		}
-	}
-}
-
-func (l *Log) splice(s Stream, pipe int) (int64, error) {
-	l.mu.Lock()
-	file, offset := l.files[s], l.last.ends[s]
-	l.mu.Unlock()
-	var n int64
-	var err error
-	for {
-		n, err = unix.Splice(pipe, nil, int(file.Fd()), &offset, maxSplice,
-			unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		if err != unix.EINTR {
-			break
+		next := l.last
+		next.time = l.arrived[s]
+		next.ends[s] += more
+		next.ends[Both] += more
+		if err := l.appendLocked(next); err != nil {
+			return err
 		}
 	}
-	switch {
-	case err == unix.EAGAIN:
-		return 0, err
-	case err != nil:
-		return 0, &os.PathError{Op: "splice output into", Path: file.Name(), Err: err}
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, l.add(s, n)
-}
-
-// add writes the record for n new bytes and wakes the readers.
-func (l *Log) add(s Stream, n int64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	next := l.last
-	next.time = time.Now()
-	next.ends[s] += n
-	next.ends[Both] += n
-	return l.appendLocked(next)
+	return nil
 }
 
 func (l *Log) appendLocked(r record) error {
@@ -189,7 +175,7 @@ func (l *Log) appendLocked(r record) error {
 	binary.LittleEndian.PutUint64(p[8:], uint64(r.ends[Stdout]))
 	binary.LittleEndian.PutUint64(p[16:], uint64(r.ends[Stderr]))
 	if _, err := l.files[0].WriteAt(p[:], l.records*recordSize); err != nil {
-		return fmt.Errorf("write output index: %w", err)
+		return noRoom(err) // a part of a record that is there now is written over next time
 	}
 	l.last = r
 	l.records++
@@ -208,11 +194,14 @@ func (l *Log) wakeLocked() {
 func (l *Log) Finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.users > 0 {
+		_ = l.indexLocked() // Drain has told of it; Open or a reader tries again
+	}
 	l.finished = true
 	l.wakeLocked()
 }
 
-// Sizes are the bytes of each stream so far.
+// Sizes are the bytes of each stream that readers can have so far.
 func (l *Log) Sizes() (stdout, stderr int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -228,47 +217,59 @@ func (l *Log) record(i int64) (record, error) {
 	if _, err := l.files[0].ReadAt(p[:], i*recordSize); err != nil {
 		return record{}, fmt.Errorf("read output index, record %d: %w", i, err)
 	}
+	return decode(p[:]), nil
+}
+
+func decode(p []byte) record {
 	r := record{time: time.Unix(0, int64(binary.LittleEndian.Uint64(p[0:])))}
 	r.ends[Stdout] = int64(binary.LittleEndian.Uint64(p[8:]))
 	r.ends[Stderr] = int64(binary.LittleEndian.Uint64(p[16:]))
 	r.ends[Both] = r.ends[Stdout] + r.ends[Stderr]
-	return r, nil
+	return r
 }
 
-// mend makes index and files agree.
+// follows tells whether r can be the record after before: it advances exactly one stream.
+func (r record) follows(before record) bool {
+	out, errs := r.ends[Stdout]-before.ends[Stdout], r.ends[Stderr]-before.ends[Stderr]
+	return out > 0 && errs == 0 || out == 0 && errs > 0
+}
+
+// mend makes index and files agree. Files are right and the index follows them: its good beginning
+// stays, what follows the first record that cannot be goes. A killed server leaves at most the last
+// record in pieces; but after a power cut any part can be old or zero, so all of it is read, about
+// 1 s for a GiB.
 func (l *Log) mend() error {
-	var info [3]os.FileInfo
-	for i, f := range l.files {
-		var err error
-		if info[i], err = f.Stat(); err != nil {
-			return err
-		}
-	}
-	out, errs := info[Stdout].Size(), info[Stderr].Size()
-	for l.records = info[0].Size() / recordSize; l.records > 0; l.records-- {
-		r, err := l.record(l.records - 1)
+	for _, s := range []Stream{Stdout, Stderr} {
+		info, err := l.files[s].Stat()
 		if err != nil {
 			return err
 		}
-		if r.ends[Stdout] >= 0 && r.ends[Stdout] <= out && r.ends[Stderr] >= 0 && r.ends[Stderr] <= errs {
-			l.last = r
-			break
-		}
+		l.written[s], l.arrived[s] = info.Size(), info.ModTime()
 	}
-	if err := l.files[0].Truncate(l.records * recordSize); err != nil {
+	info, err := l.files[0].Stat()
+	if err != nil {
 		return err
 	}
-	// One record for each stream, so that a record always advances one.
-	for _, s := range []Stream{Stdout, Stderr} {
-		if more := info[s].Size() - l.last.ends[s]; more > 0 {
-			next := l.last
-			next.time = info[s].ModTime()
-			next.ends[s] += more
-			next.ends[Both] += more
-			if err := l.appendLocked(next); err != nil {
-				return err
-			}
+	var p [recordSize]byte
+	index := bufio.NewReaderSize(io.NewSectionReader(l.files[0], 0, info.Size()), 64<<10)
+	for range info.Size() / recordSize {
+		if _, err := io.ReadFull(index, p[:]); err != nil {
+			return fmt.Errorf("read output index, record %d: %w", l.records, err)
 		}
+		r := decode(p[:])
+		if !r.follows(l.last) || r.ends[Stdout] > l.written[Stdout] || r.ends[Stderr] > l.written[Stderr] {
+			break
+		}
+		l.last = r
+		l.records++
+	}
+	if size := l.records * recordSize; size < info.Size() {
+		if err := l.files[0].Truncate(size); err != nil {
+			return err
+		}
+	}
+	if err := l.indexLocked(); err != nil && !errors.Is(err, ErrFull) {
+		return err
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crashDir) != "" {
+		crashServer()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A writer writes to a log as a job does.
 type writer struct {
@@ -26,7 +33,15 @@ type writer struct {
 
 func newWriter(t *testing.T) *writer {
 	t.Helper()
-	l, err := Create(t.TempDir())
+	return newWriterIn(t, filepath.Join(t.TempDir(), "log"))
+}
+
+func newWriterIn(t *testing.T, dir string) *writer {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Create(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +50,7 @@ func newWriter(t *testing.T) *writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = l.Close()
+		_ = w.log.Close()
 		_ = unix.Close(w.pipe[0])
 		_ = unix.Close(w.pipe[1])
 	})
@@ -241,6 +256,106 @@ func TestReaderOutlivesTheWriter(t *testing.T) {
 	w.log.users = 1 // for the cleanup
 }
 
+// Output that somebody reads is not pulled from under them.
+func TestRemovedWhileRead(t *testing.T) {
+	w := sample(t)
+	w.log.Finish()
+	first, err := w.log.NewReader(ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = w.log.Close()
+	if err := os.RemoveAll(w.log.dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := joined(readAll(t, w.log, ReadOptions{Offset: 4}, 100)); got != "XefYZ" { // a second one
+		t.Errorf("got %q", got)
+	}
+	var got strings.Builder
+	for {
+		c, err := first.Next(t.Context(), make([]byte, 2))
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Write(c.Data)
+	}
+	if got.String() != "abcdXefYZ" || !first.Complete() {
+		t.Errorf("got %q", got.String())
+	}
+	_ = first.Close()
+	for range 2 {
+		_, err := w.log.NewReader(ReadOptions{})
+		if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "the output was removed") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if w.log.users != 0 {
+		t.Errorf("%d users", w.log.users)
+	}
+	w.log.users = 1 // for the cleanup
+}
+
+// The tail of a large log is read from its end; the kernel counts what this process reads.
+func TestTailOfMuch(t *testing.T) {
+	const size, step = 10 << 30, 1 << 20
+	dir := t.TempDir()
+	var index []byte
+	for end := int64(step); end <= size; end += step {
+		index = binary.LittleEndian.AppendUint64(index, uint64(end))
+		index = binary.LittleEndian.AppendUint64(index, uint64(end))
+		index = binary.LittleEndian.AppendUint64(index, 0)
+	}
+	for i, data := range [][]byte{index, nil, nil} {
+		if err := os.WriteFile(filepath.Join(dir, names[i]), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := "\n" + strings.Repeat(strings.Repeat("x", 999)+"\n", 100)
+	stdout, err := os.OpenFile(filepath.Join(dir, "stdout"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	if _, err := stdout.WriteAt([]byte(last), size-int64(len(last))); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l.records != size/step {
+		t.Fatalf("%d records", l.records)
+	}
+	for _, stream := range []Stream{Both, Stdout} {
+		before := bytesRead(t)
+		got := joined(readAll(t, l, ReadOptions{Stream: stream, Tail: 100}, 1<<16))
+		read := bytesRead(t) - before
+		if got != last[1:] {
+			t.Errorf("got %d bytes", len(got))
+		}
+		t.Logf("read %d bytes for a tail of %d", read, len(got))
+		if read > 4*int64(len(last)) {
+			t.Errorf("read %d bytes for a tail of %d", read, len(got))
+		}
+	}
+}
+
+func bytesRead(t *testing.T) (n int64) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Skipf("needs /proc/self/io: %v", err)
+	}
+	if _, err := fmt.Sscanf(string(data), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestEOF(t *testing.T) {
 	w := newWriter(t)
 	_ = unix.Close(w.pipe[1])
@@ -250,23 +365,41 @@ func TestEOF(t *testing.T) {
 	w.pipe[1] = -1
 }
 
+// Whatever is in a log's files, Open makes it one that is consistent and can be read and written.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte{}, []byte("abc"), []byte("d"))
 	f.Add(bytes.Repeat([]byte{1}, 60), []byte("abc"), []byte("d"))
+	for _, ends := range [][]uint64{
+		{2, 0, 2, 1, 3, 1},       // good
+		{2, 0, 0, 0, 3, 0},       // a page of zeros after a power cut
+		{2, 0, 1, 0, 3, 0},       // backwards
+		{2, 0, 3, 1},             // both at once
+		{2, 0, 2, 1 << 63, 3, 1}, // negative
+	} {
+		var index []byte
+		for i := 0; i < len(ends); i += 2 {
+			index = binary.LittleEndian.AppendUint64(index, 5)
+			index = binary.LittleEndian.AppendUint64(index, ends[i])
+			index = binary.LittleEndian.AppendUint64(index, ends[i+1])
+		}
+		f.Add(index, []byte("abc"), []byte("d"))
+	}
 	f.Fuzz(func(t *testing.T, index, stdout, stderr []byte) {
-		dir := t.TempDir()
+		w := newWriter(t)
 		for i, data := range [][]byte{index, stdout, stderr} {
-			if err := os.WriteFile(filepath.Join(dir, names[i]), data, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(w.log.dir, names[i]), data, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		l, err := Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		if out, errs := l.Sizes(); out != int64(len(stdout)) || errs != int64(len(stderr)) {
-			t.Errorf("sizes %d and %d, want %d and %d", out, errs, len(stdout), len(stderr))
+		w.reopen()
+		checkFiles(t, w.log.dir)
+		w.write(Stdout, "new")
+		checkFiles(t, w.log.dir)
+		w.want(Stdout, string(stdout)+"new")
+		w.want(Stderr, string(stderr))
+		both := joined(readAll(t, w.log, ReadOptions{}, 2))
+		if want := len(stdout) + len(stderr) + 3; len(both) != want {
+			t.Errorf("both have %d bytes, want %d", len(both), want)
 		}
 	})
 }

@@ -41,19 +41,27 @@ type Reader struct {
 }
 
 // NewReader returns a reader, which must be closed. ErrOffset: the log does not reach that far.
+//
+// Whoever has a reader can read on when the files are removed from their directory. Without any
+// other reader or writer left, NewReader's error is then os.ErrNotExist.
 func (l *Log) NewReader(o ReadOptions) (*Reader, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if o.Offset < 0 || o.Offset > l.last.ends[o.Stream] {
-		return nil, ErrOffset
-	}
 	if err := l.open(0); err != nil {
+		l.mu.Unlock()
 		return nil, err
 	}
+	_ = l.indexLocked() // what could not be indexed stays unseen
+	end, records := l.last.ends[o.Stream], l.records
+	l.mu.Unlock()
 	r := &Reader{log: l, options: o, cursor: o.Offset}
+	if o.Offset < 0 || o.Offset > end {
+		_ = r.Close()
+		return nil, ErrOffset
+	}
 	if o.Tail > 0 {
-		if err := r.seekTail(l.last.ends[o.Stream], l.records); err != nil {
-			l.releaseLocked()
+		// Without the lock: this may read the whole log, and the job's output must go on.
+		if err := r.seekTail(end, records); err != nil {
+			_ = r.Close()
 			return nil, err
 		}
 	}
@@ -70,6 +78,9 @@ func (r *Reader) Close() error {
 
 // Complete tells, after io.EOF, that everything of a finished log was read.
 func (r *Reader) Complete() bool { return r.complete }
+
+// Offset is the place of the next byte, as in ReadOptions.
+func (r *Reader) Offset() int64 { return r.cursor }
 
 // Next returns the next piece of output, in buf, or io.EOF.
 func (r *Reader) Next(ctx context.Context, buf []byte) (Chunk, error) {
