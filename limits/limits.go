@@ -21,6 +21,10 @@ const (
 	Pids    Name = "pids"
 )
 
+// Output is the limit on how many bytes of a job's output are kept. It is not in Names: the server
+// holds it itself, without the kernel.
+const Output Name = "output"
+
 // Names are all limits, in the order in which they are shown.
 var Names = [...]Name{CPU, Memory, Swap, IORead, IOWrite, Pids}
 

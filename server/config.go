@@ -6,9 +6,11 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/telerun/tele/limits"
+	"github.com/telerun/tele/server/job"
 )
 
 // Maxima are the most that a job may ask for, as people write limits.
@@ -18,10 +20,11 @@ type Maxima struct {
 	IORead  string `name:"io-read" help:"Most disk reads a second that a job may ask for." default:"max" placeholder:"SIZE"`
 	IOWrite string `name:"io-write" help:"Most disk writes a second that a job may ask for." default:"max" placeholder:"SIZE"`
 	Pids    string `help:"Most processes that a job may ask for." default:"max" placeholder:"N"`
+	Output  string `help:"Most output that a job may ask to be kept." default:"max" placeholder:"SIZE"`
 }
 
-func (m *Maxima) parse() (limits.Limits, error) {
-	most := limits.Limits{Swap: limits.Max}
+func (m *Maxima) parse() (most limits.Limits, output int64, err error) {
+	most = limits.Limits{Swap: limits.Max}
 	for name, text := range map[limits.Name]string{limits.CPU: m.CPU, limits.Memory: m.Memory,
 		limits.IORead: m.IORead, limits.IOWrite: m.IOWrite, limits.Pids: m.Pids} {
 		if text == "" {
@@ -29,11 +32,37 @@ func (m *Maxima) parse() (limits.Limits, error) {
 		}
 		value, err := limits.Parse(name, text)
 		if err != nil {
-			return most, fmt.Errorf("--max-%s: %w", strings.ReplaceAll(string(name), "_", "-"), err)
+			return most, 0, fmt.Errorf("--max-%s: %w", strings.ReplaceAll(string(name), "_", "-"), err)
 		}
 		most.Set(name, value)
 	}
-	return most, nil
+	if output, err = parseBytes(m.Output); err != nil {
+		return most, 0, fmt.Errorf("--max-output: %w", err)
+	}
+	return most, output, nil
+}
+
+// parseBytes reads a size; "max" and nothing are 0, no bound.
+func parseBytes(text string) (int64, error) {
+	if text == "" || text == "max" {
+		return 0, nil
+	}
+	return limits.Parse(limits.Output, text)
+}
+
+// Keeping says how long ended jobs are kept.
+type Keeping struct {
+	Age    time.Duration `help:"An ended job is removed after this time; 0 is never." default:"720h" placeholder:"TIME"`
+	Jobs   int           `help:"The most ended jobs that are kept; the oldest go first. 0 is any number." default:"10000" placeholder:"N"`
+	Output string        `help:"The most output of all jobs; that of the oldest ended ones goes first, their records stay. When there is none left to go, jobs that write wait, and new ones are refused." default:"10G" placeholder:"SIZE"`
+}
+
+func (k *Keeping) parse() (job.Retention, error) {
+	bytes, err := parseBytes(k.Output)
+	if err != nil {
+		return job.Retention{}, fmt.Errorf("--keep-output: %w", err)
+	}
+	return job.Retention{Age: k.Age, Jobs: k.Jobs, Output: bytes}, nil
 }
 
 // LoadConfig reads --config: a JSON object with this command's flags, "max_jobs" for --max-jobs. A

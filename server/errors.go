@@ -8,6 +8,7 @@ import (
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/server/job"
 	"github.com/telerun/tele/server/output"
+	"golang.org/x/sys/unix"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -30,6 +31,12 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, text, info(reason))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.Is(err, job.ErrNotEnded):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
+	case errors.Is(err, job.ErrOutputRemoved):
+		return detailed(codes.FailedPrecondition, err.Error(), info("OUTPUT_REMOVED"))
+	case errors.Is(err, output.ErrFull), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return status.Error(codes.ResourceExhausted, "the server has no room for more jobs: "+err.Error())
 	case errors.Is(err, job.ErrTooMany):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, output.ErrOffset):

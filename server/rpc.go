@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -78,22 +77,9 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	if size < 0 || size > 1000 {
 		return nil, toStatus(&job.BadRequest{Field: "page_size", Why: "must be from 0 to 1000"})
 	}
-	list := s.table.List(caller(ctx).Sees)
-	if len(r.Statuses) > 0 {
-		list = slices.DeleteFunc(list, func(j *telev1.Job) bool { return !slices.Contains(r.Statuses, j.Status) })
-	}
-	if r.PageToken != "" { // the id of the last job of the page before
-		at := slices.IndexFunc(list, func(j *telev1.Job) bool { return j.Id == r.PageToken })
-		if at < 0 {
-			return nil, toStatus(&job.BadRequest{Field: "page_token", Why: "is not from an earlier page"})
-		}
-		list = list[at+1:]
-	}
-	response := &telev1.ListResponse{Jobs: list}
-	if len(list) > size {
-		response.Jobs, response.NextPageToken = list[:size], list[size-1].Id
-	}
-	return response, nil
+	list, next, err := s.table.List(caller(ctx).Sees,
+		job.Page{Statuses: r.Statuses, After: r.PageToken, Size: size})
+	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
 }
 
 func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.StopResponse, error) {
@@ -143,6 +129,36 @@ func (s *service) Wait(ctx context.Context, r *telev1.WaitRequest) (*telev1.Wait
 	}
 	ended, err := j.Wait(ctx)
 	return &telev1.WaitResponse{Job: ended}, toStatus(err)
+}
+
+func (s *service) Remove(ctx context.Context, r *telev1.RemoveRequest) (*telev1.RemoveResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	if who := caller(ctx); !who.Controls(j.Owner()) {
+		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not remove it", who)
+	}
+	if err := s.table.Remove(j); err != nil {
+		return nil, toStatusOf(err, r.JobId)
+	}
+	return &telev1.RemoveResponse{Job: j.Snapshot()}, nil
+}
+
+func (s *service) Prune(ctx context.Context, r *telev1.PruneRequest) (*telev1.PruneResponse, error) {
+	age := r.OlderThan.AsDuration()
+	if age < 0 {
+		return nil, toStatus(&job.BadRequest{Field: "older_than", Why: "is negative"})
+	}
+	removed, err := s.table.Prune(caller(ctx).Controls, age)
+	response := &telev1.PruneResponse{}
+	for _, j := range removed {
+		response.JobIds = append(response.JobIds, j.Id)
+		if !j.OutputRemoved {
+			response.OutputBytes += j.StdoutBytes + j.StderrBytes
+		}
+	}
+	return response, toStatus(err)
 }
 
 // chunkSize is the most data in one message.
@@ -200,6 +216,13 @@ func send(ctx context.Context, j *job.Job, reader *output.Reader,
 	ended, err := j.Wait(ctx)
 	if err != nil {
 		return toStatus(err)
+	}
+	if ended.Reason == telev1.Reason_REASON_OUTPUT_LIMIT {
+		err := stream.Send(&telev1.StreamOutputResponse{Offset: uint64(reader.Offset()),
+			Event: telev1.OutputEvent_OUTPUT_EVENT_LIMIT_REACHED})
+		if err != nil {
+			return err
+		}
 	}
 	return stream.Send(&telev1.StreamOutputResponse{Job: ended})
 }

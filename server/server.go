@@ -37,6 +37,8 @@ type Command struct {
 	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
+	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
+	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
 	StopJobsOnExit   bool            `help:"Stop all jobs when the server ends. Otherwise they go on, and the next server takes them over."`
 	MaxStreams       int             `help:"Output streams that one client may have open." default:"10000"`
 }
@@ -74,7 +76,11 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if state, err = filepath.Abs(state); err != nil {
 		return err
 	}
-	most, err := c.Max.parse()
+	most, mostOutput, err := c.Max.parse()
+	if err != nil {
+		return err
+	}
+	keep, err := c.Keep.parse()
 	if err != nil {
 		return err
 	}
@@ -91,7 +97,8 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most, Log: log})
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
+		MostOutput: mostOutput, StopWhenFull: c.WhenFull == "stop", Retention: keep, Log: log})
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,10 @@ package job
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -21,13 +23,15 @@ import (
 
 // A Job is one job, running or ended.
 type Job struct {
-	table *Table
-	dir   string
-	id    string
-	owner string
-	slot  uint32
-	made  chan struct{} // closed when its command runs, or it was found not to
-	done  chan struct{} // closed when it has ended and its record says so
+	table   *Table
+	dir     string
+	id      string
+	owner   string
+	key     string // StartRequest.idempotency_key
+	created int64  // nanoseconds since 1970
+	slot    uint32
+	made    chan struct{} // closed when its command runs, or it was found not to
+	done    chan struct{} // closed when it has ended and its record says so
 
 	// While it runs, and then not changed.
 	init  *initproc.Init
@@ -40,8 +44,9 @@ type Job struct {
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
-	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, record: record,
-		made: make(chan struct{}), done: make(chan struct{})}
+	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
+		created: record.Job.CreatedAt.AsTime().UnixNano(),
+		made:    make(chan struct{}), done: make(chan struct{})}
 }
 
 // Owner is the name of who started the job.
@@ -62,12 +67,21 @@ func (j *Job) Snapshot() *telev1.Job {
 
 func (j *Job) endedLocked() bool { return j.record.Job.EndedAt != nil }
 
+// ErrOutputRemoved is returned by Output when only the record is kept.
+var ErrOutputRemoved = errors.New("the job's output was removed to make room for others'")
+
 // Output opens the job's output for reading. The caller closes the reader.
 func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.record.Job.OutputRemoved {
+		return nil, ErrOutputRemoved
+	}
 	if j.log == nil {
 		log, err := output.Open(j.dir)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, ErrOutputRemoved
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -163,43 +177,70 @@ func (j *Job) watch() {
 	}
 	j.mu.Unlock()
 	var drains sync.WaitGroup
-	drains.Go(func() { j.drain(output.Stdout, j.init.Stdout) })
-	drains.Go(func() { j.drain(output.Stderr, j.init.Stderr) })
+	var kept [2]bool
+	drains.Go(func() { kept[0] = j.drain(output.Stdout, j.init.Stdout) })
+	drains.Go(func() { kept[1] = j.drain(output.Stderr, j.init.Stderr) })
 	go func() {
 		exit, err := j.init.Wait()
 		past := time.Unix(1, 0)
 		_ = j.init.Stdout.SetReadDeadline(past)
 		_ = j.init.Stderr.SetReadDeadline(past)
 		drains.Wait()
-		if errors.Is(err, initproc.ErrInterrupted) {
+		if errors.Is(err, initproc.ErrInterrupted) || !kept[0] || !kept[1] || !j.end(exit, err) {
 			j.leave()
-		} else {
-			j.end(exit, err)
 		}
 	}()
 }
 
-// drain moves output as it comes, until its deadline or the pipe's end.
-func (j *Job) drain(s output.Stream, pipe *os.File) {
+// drain moves output as it comes, until the pipe is empty after its deadline, or nobody can write
+// to it any more. It returns false when the server ends before everything could be kept.
+func (j *Job) drain(s output.Stream, pipe *os.File) bool {
 	conn, err := pipe.SyscallConn()
 	if err != nil {
-		return
+		return true // closed: there is nothing
 	}
-	_ = conn.Read(func(fd uintptr) bool { // the deadline is the way out
+	once := func(fd uintptr) error {
 		_, err := j.log.Drain(s, int(fd))
-		return err != nil
-	})
-	// What the command wrote last, after the deadline.
-	_ = conn.Control(func(fd uintptr) {
-		if _, err := j.log.Drain(s, int(fd)); err != nil && !errors.Is(err, io.EOF) {
-			j.table.options.Log.Err(err).Str("job", j.id).Msg("keep the last output")
+		if errors.Is(err, output.ErrLimit) || j.table.options.StopWhenFull && errors.Is(err, output.ErrFull) {
+			j.outputEnds(err)
+			_, err = j.log.Discard(int(fd))
 		}
-	})
+		return err
+	}
+	for told := false; ; {
+		var err error
+		over := conn.Read(func(fd uintptr) bool { err = once(fd); return err != nil }) != nil
+		if over { // what the command wrote last, after the deadline
+			_ = conn.Control(func(fd uintptr) { err = once(fd) }) // fails for a closed one
+		}
+		if err == nil || err == io.EOF {
+			return true
+		}
+		// The bytes wait in the pipe, and the job with them when it is full.
+		if !told {
+			j.table.options.Log.Warn().Err(err).Str("job", j.id).Msg("output cannot be kept, the job waits")
+			told = true
+		}
+		j.table.tidyUp()
+		select {
+		case <-j.table.space.Freed():
+		case <-j.table.life.Done():
+			return false
+		}
+	}
+}
+
+// outputEnds stops a job that wrote more than is kept.
+func (j *Job) outputEnds(cause error) {
+	message := fmt.Sprintf("wrote more output than is kept: %v", cause)
+	if err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at the output limit")
+	}
 }
 
 // end writes down how the job ended, and takes its sandbox away. In this order: until the record
-// says it, init keeps it.
-func (j *Job) end(exit initproc.Exit, waitErr error) {
+// says it, init keeps it. It returns false when the server ends before the record could be written.
+func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.mu.Lock()
 	for _, timer := range j.timers {
 		timer.Stop()
@@ -211,13 +252,23 @@ func (j *Job) end(exit initproc.Exit, waitErr error) {
 	job.Usage = usageOf(j.group.Usage(), exit)
 	out, errs := j.log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
+	job.DroppedBytes = uint64(j.log.Dropped())
 	verdict(record, exit, waitErr)
 	job.EndedAt = now()
 	err := writeRecord(j.dir, record)
+	for noSpace(err) {
+		select {
+		case <-j.table.space.Freed():
+		case <-j.table.life.Done():
+			return false
+		}
+		err = writeRecord(j.dir, record)
+	}
 	j.table.at("end recorded")
 	j.init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, j.group.Delete())
+	_ = os.Remove(filepath.Join(j.dir, "work")) // when there is nothing in it
 
 	j.mu.Lock()
 	j.record = record
@@ -225,8 +276,9 @@ func (j *Job) end(exit initproc.Exit, waitErr error) {
 	j.log.Finish()
 	_ = j.log.Close()
 	j.table.logEnd(job, err)
-	j.table.release(j)
+	j.table.shelve(j)
 	close(j.done)
+	return true
 }
 
 // leave lets go of a job that runs on: the server ends, and the next one takes it.

@@ -107,6 +107,16 @@ func read(t *testing.T, j *Job) string {
 	}
 }
 
+// list is all jobs, newest first.
+func list(t *testing.T, table *Table) []*telev1.Job {
+	t.Helper()
+	jobs, next, err := table.List(all, Page{Size: 1000})
+	if err != nil || next != "" {
+		t.Fatal(next, err)
+	}
+	return jobs
+}
+
 func sh(script string) *telev1.JobSpec {
 	return &telev1.JobSpec{Command: []string{"sh", "-c", script}}
 }
@@ -221,7 +231,8 @@ func TestManyAtOnceAndReopen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs := again.List(all)
+	t.Cleanup(again.Stop)
+	jobs := list(t, again)
 	if len(jobs) != cap(done) {
 		t.Fatalf("%d jobs after reopening", len(jobs))
 	}

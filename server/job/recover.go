@@ -54,6 +54,7 @@ func (t *Table) recover() error {
 			t.removeGroup(id, nil)
 		}
 	}
+	t.sortShelf()
 	return nil
 }
 
@@ -91,6 +92,9 @@ func (t *Table) adopt(j *Job) (err error) {
 	t.mu.Unlock()
 	defer close(j.made)
 	if j.log, err = output.Open(j.dir); err != nil {
+		return err
+	}
+	if err := j.boundOutput(); err != nil {
 		return err
 	}
 	if j.record.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED {
@@ -145,12 +149,30 @@ func (t *Table) recoverLost(j *Job) error {
 
 // enterEnded shows a job that has ended.
 func (t *Table) enterEnded(j *Job) {
+	if !j.record.Job.OutputRemoved {
+		if err := t.space.Add(j.dir); err != nil {
+			t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
+		}
+	}
 	close(j.made)
 	close(j.done)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.jobs[j.id] = j
+	t.enterLocked(j)
 	t.enterKeyLocked(j)
+	t.shelf.jobs = append(t.shelf.jobs, j) // sorted when all are there
+}
+
+// sortShelf puts the jobs that were recovered in the order of their ends.
+func (t *Table) sortShelf() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slices.SortStableFunc(t.shelf.jobs, func(a, b *Job) int {
+		return a.record.Job.EndedAt.AsTime().Compare(b.record.Job.EndedAt.AsTime())
+	})
+	for t.shelf.output < len(t.shelf.jobs) && t.shelf.jobs[t.shelf.output].record.Job.OutputRemoved {
+		t.shelf.output++
+	}
 }
 
 // removeInit ends what an ended job has left of its sandbox.
@@ -174,20 +196,28 @@ func (t *Table) removeGroup(id string, paths []string) {
 }
 
 // removeJob removes a job's directory, the record last: until then the next server would know what
-// it is. What is in the work directory belongs to the job and may be anything.
+// it is.
 func removeJob(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err := removeFiles(dir); err != nil {
 		return err
 	}
-	isRecord := func(e os.DirEntry) bool { return e.Name() == "record" }
-	for _, e := range slices.DeleteFunc(entries, isRecord) {
+	return os.RemoveAll(dir)
+}
+
+// removeFiles removes everything of a job but its record. What is in the work directory belongs to
+// the job and may be anything.
+func removeFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == "record" {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(dir)
+	return nil
 }

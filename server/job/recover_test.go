@@ -25,8 +25,16 @@ import (
 // reopen is the next server on the same state directory.
 func reopen(t *testing.T, table *Table) *Table {
 	t.Helper()
+	return with(t, table, func(*Options) {})
+}
+
+// with is the next server, with other options.
+func with(t *testing.T, table *Table, change func(*Options)) *Table {
+	t.Helper()
 	table.Leave()
-	next, err := Open(table.options)
+	o := table.options
+	change(&o)
+	next, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +364,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 				t.Fatalf("the server was not killed: %v", cmd.ProcessState)
 			}
 			table = reopen(t, table)
-			jobs := table.List(all)
+			jobs := list(t, table)
 			if !test.there {
 				entries, err := os.ReadDir(table.jobsDir())
 				if len(jobs) != 0 || len(entries) != 0 || err != nil || len(table.options.Cgroups.List()) != 0 {

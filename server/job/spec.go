@@ -53,6 +53,37 @@ func parseLimits(asked *telev1.Limits, most limits.Limits) (limits.Limits, error
 	return values, nil
 }
 
+// defaultOutput is how many bytes of output are kept of a job that asks for nothing.
+const defaultOutput = 1 << 30
+
+// outputLimit is how many bytes of output are kept of a job that asks for text, or limits.Max.
+func (t *Table) outputLimit(text string) (int64, error) {
+	most := int64(limits.Max)
+	if t.options.MostOutput > 0 {
+		most = t.options.MostOutput
+	}
+	if text == "" {
+		return min(defaultOutput, most), nil
+	}
+	value, err := limits.Parse(limits.Output, text)
+	if err != nil {
+		return 0, bad("spec.output_limit", "%v", err)
+	}
+	if value > most {
+		return 0, bad("spec.output_limit", "%v", &limits.Error{Name: limits.Output, Text: text,
+			Why: "above this server's maximum, " + limits.Format(limits.Output, most)})
+	}
+	return value, nil
+}
+
+// outputStatus is what became of the output limit: the server itself holds it.
+func (j *Job) outputStatus() *telev1.LimitStatus {
+	value, _ := j.table.outputLimit(j.record.Job.Spec.OutputLimit) // was looked at before
+	text := limits.Format(limits.Output, value)
+	return &telev1.LimitStatus{Name: string(limits.Output), Asked: text, Applied: text,
+		How: "the server stops the job when its output files have " + text}
+}
+
 // checkSpec finds what is wrong with a request before anything is made.
 func checkSpec(spec *telev1.JobSpec) error {
 	if len(spec.GetCommand()) == 0 || spec.Command[0] == "" {

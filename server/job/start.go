@@ -38,6 +38,9 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	if err != nil {
 		return nil, err
 	}
+	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
+		return nil, err
+	}
 	id := newID()
 	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
@@ -129,6 +132,9 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	if j.log, err = output.Create(j.dir); err != nil {
 		return err
 	}
+	if err := j.boundOutput(); err != nil {
+		return err
+	}
 	t.at("output made")
 	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice}
 	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
@@ -143,6 +149,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 		job.Limits = append(job.Limits, &telev1.LimitStatus{Name: string(s.Name), Asked: s.Asked,
 			Applied: s.Applied, How: s.How, WhyNot: s.WhyNot})
 	}
+	job.Limits = append(job.Limits, j.outputStatus())
 	join := j.group.JoinFiles()
 	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, values, len(join)))
 	if err != nil {
@@ -165,6 +172,19 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	}
 	t.at("recorded")
 	j.watch()
+	return nil
+}
+
+// boundOutput says how much of the job's output is kept, and where the room for it is from.
+func (j *Job) boundOutput() error {
+	limit, err := j.table.outputLimit(j.record.Job.Spec.OutputLimit)
+	if err != nil {
+		return err
+	}
+	if limit != limits.Max {
+		j.log.SetLimit(limit)
+	}
+	j.log.SetSpace(j.table.space)
 	return nil
 }
 
@@ -217,6 +237,7 @@ func (j *Job) undo() error {
 		errs = append(errs, j.log.Close())
 	}
 	errs = append(errs, removeJob(j.dir))
+	j.table.space.Remove(j.dir)
 	j.table.forget(j)
 	j.table.release(j)
 	return errors.Join(errs...)

@@ -14,6 +14,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -23,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +33,7 @@ import (
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,10 +49,13 @@ var (
 
 // Options are what Open needs.
 type Options struct {
-	StateDir string // absolute; made when it is missing
-	Cgroups  *cgroup.Manager
-	MaxJobs  int           // running jobs of one owner, 0 is no limit
-	Most     limits.Limits // what a job may ask for
+	StateDir     string // absolute; made when it is missing
+	Cgroups      *cgroup.Manager
+	MaxJobs      int           // running jobs of one owner, 0 is no limit
+	Most         limits.Limits // what a job may ask for
+	MostOutput   int64         // the same for its output, in bytes; 0 is no limit
+	StopWhenFull bool          // stop a job whose output finds no room, instead of letting it wait
+	Retention    Retention
 	// Log gets a line for each job that ends, or is taken over from an earlier server.
 	Log zerolog.Logger
 }
@@ -62,14 +68,19 @@ type Table struct {
 	noDevice string
 	root     bool
 
-	life    context.Context // ends when the server does and jobs are left running; for Wait and With
+	life    context.Context // ends with the server; for With
 	leave   context.CancelCauseFunc
 	at      func(step string) // called between the steps of a start and an end; for tests
-	running sync.WaitGroup    // of what reserve gave and release takes back
+	running sync.WaitGroup    // of what holdLocked counts and release takes back
+	space   *output.Space     // for the output of all jobs
+	tidy    chan struct{}     // wakes the keeper
+	keeper  sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool
 	jobs    map[string]*Job
+	order   []*Job          // the same, oldest first
+	shelf   shelf           // those that have ended
 	keys    map[key]*Job    // by idempotency key, made or being made
 	slots   map[uint32]bool // user ids in use, counted from firstUID
 	slot    uint32          // where the search for the next begins
@@ -90,7 +101,8 @@ const (
 // Nobody else may have it open (OpenStateDir).
 func Open(o Options) (*Table, error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
-		jobs: map[string]*Job{}, keys: map[key]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{}}
+		jobs: map[string]*Job{}, keys: map[key]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{},
+		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1)}
 	t.life, t.leave = context.WithCancelCause(context.Background())
 	for _, dir := range []string{t.jobsDir(), t.anchor()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -102,6 +114,7 @@ func Open(o Options) (*Table, error) {
 	if err := t.recover(); err != nil {
 		return nil, err
 	}
+	t.keeper.Go(t.keep)
 	return t, nil
 }
 
@@ -148,35 +161,85 @@ func (t *Table) Get(prefix string, visible func(owner string) bool) (*Job, error
 	return found, nil
 }
 
-// List returns the visible jobs, newest first.
-func (t *Table) List(visible func(owner string) bool) []*telev1.Job {
-	t.mu.Lock()
-	jobs := make([]*Job, 0, len(t.jobs))
-	for _, j := range t.jobs {
-		if visible(j.owner) {
-			jobs = append(jobs, j)
-		}
-	}
-	t.mu.Unlock()
-	list := make([]*telev1.Job, len(jobs))
-	for i, j := range jobs {
-		list[i] = j.Snapshot()
-	}
-	slices.SortFunc(list, func(a, b *telev1.Job) int {
-		if c := b.CreatedAt.AsTime().Compare(a.CreatedAt.AsTime()); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Id, b.Id)
-	})
-	return list
+// A Page says which jobs List returns.
+type Page struct {
+	Statuses []telev1.JobStatus // only these; none means any
+	After    string             // Next of the page before; empty is the first
+	Size     int
 }
 
-// Stop refuses new jobs, stops those that run, and returns when all of them have ended.
+// List returns a page of the visible jobs, newest first, and what the next page comes after; empty
+// when there is none. A job that has gone since is no gap: the page begins where it was.
+func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Job, next string, err error) {
+	var from *place
+	if p.After != "" {
+		if from, err = parsePlace(p.After); err != nil {
+			return nil, "", err
+		}
+	}
+	// What is looked at is copied: a page must not hold up those that start and end jobs.
+	t.mu.Lock()
+	end := len(t.order)
+	if from != nil {
+		end, _ = slices.BinarySearchFunc(t.order, *from, comparePlace)
+	}
+	jobs := slices.Clone(t.order[:end])
+	t.mu.Unlock()
+	for _, j := range slices.Backward(jobs) {
+		if !visible(j.owner) {
+			continue
+		}
+		job := j.Snapshot()
+		if len(p.Statuses) > 0 && !slices.Contains(p.Statuses, job.Status) {
+			continue
+		}
+		if len(list) == p.Size {
+			return list, next, nil
+		}
+		list, next = append(list, job), j.place().String()
+	}
+	return list, "", nil
+}
+
+// A place is where a job is in the order of all.
+type place struct {
+	created int64 // nanoseconds since 1970
+	id      string
+}
+
+func (j *Job) place() place { return place{j.created, j.id} }
+
+func (p place) String() string { return fmt.Sprintf("%d.%s", p.created, p.id) }
+
+func parsePlace(text string) (*place, error) {
+	created, id, found := strings.Cut(text, ".")
+	n, err := strconv.ParseInt(created, 10, 64)
+	if !found || err != nil {
+		return nil, bad("page_token", "%q is not from an earlier page", text)
+	}
+	return &place{n, id}, nil
+}
+
+func comparePlace(j *Job, p place) int {
+	return cmp.Or(cmp.Compare(j.created, p.created), strings.Compare(j.id, p.id))
+}
+
+// enterLocked shows a job.
+func (t *Table) enterLocked(j *Job) {
+	t.jobs[j.id] = j
+	at, _ := slices.BinarySearchFunc(t.order, j.place(), comparePlace)
+	t.order = slices.Insert(t.order, at, j) // nearly always at the end
+}
+
+// Stop refuses new jobs, stops those that run, and returns when all of them have ended. One that
+// cannot end, since there is no room for what it wrote, is left to the next server.
 func (t *Table) Stop() {
 	for _, j := range t.close() {
 		j.shutDown()
 	}
-	t.running.Wait()
+	timer := time.AfterFunc(2*closeGrace, func() { t.leave(ErrClosing) })
+	defer timer.Stop()
+	t.wait()
 }
 
 // Leave refuses new jobs, lets go of those that run, and returns when nothing is under way any
@@ -187,7 +250,13 @@ func (t *Table) Leave() {
 	for _, j := range jobs {
 		j.interrupt()
 	}
+	t.wait()
+}
+
+func (t *Table) wait() {
 	t.running.Wait()
+	t.leave(ErrClosing)
+	t.keeper.Wait()
 }
 
 // close refuses new jobs and returns those that there are.
@@ -222,12 +291,15 @@ func (j *Job) interrupt() {
 func (t *Table) reserve(j *Job) (earlier *Job, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := key{j.owner, j.record.IdempotencyKey}
-	if earlier := t.keys[k]; earlier != nil {
+	if earlier := t.keys[key{j.owner, j.key}]; earlier != nil {
 		return earlier, nil
 	}
 	if t.closing {
 		return nil, ErrClosing
+	}
+	if err := t.space.Check(); err != nil {
+		t.tidyUp()
+		return nil, err
 	}
 	if t.options.MaxJobs > 0 && t.owners[j.owner] >= t.options.MaxJobs {
 		return nil, ErrTooMany
@@ -265,8 +337,8 @@ func (t *Table) holdLocked(j *Job) {
 }
 
 func (t *Table) enterKeyLocked(j *Job) {
-	if j.record.IdempotencyKey != "" {
-		t.keys[key{j.owner, j.record.IdempotencyKey}] = j
+	if j.key != "" {
+		t.keys[key{j.owner, j.key}] = j
 	}
 }
 
@@ -285,7 +357,7 @@ func (t *Table) release(j *Job) {
 // like the rest.
 func (t *Table) add(j *Job) {
 	t.mu.Lock()
-	t.jobs[j.id] = j
+	t.enterLocked(j)
 	closing := t.closing
 	t.mu.Unlock()
 	if !closing {
@@ -298,7 +370,7 @@ func (t *Table) add(j *Job) {
 	}
 }
 
-// With returns a context that also ends, with ErrClosing, when jobs are left. The caller calls
+// With returns a context that also ends, with ErrClosing, when the server does. The caller calls
 // cancel when it needs it no more.
 func (t *Table) With(ctx context.Context) (_ context.Context, cancel func()) {
 	ctx, end := context.WithCancelCause(ctx)
@@ -310,8 +382,13 @@ func (t *Table) With(ctx context.Context) (_ context.Context, cancel func()) {
 func (t *Table) forget(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.jobs, j.id)
-	if k := (key{j.owner, j.record.IdempotencyKey}); t.keys[k] == j {
+	if t.jobs[j.id] == j {
+		delete(t.jobs, j.id)
+		if at, found := slices.BinarySearchFunc(t.order, j.place(), comparePlace); found {
+			t.order = slices.Delete(t.order, at, at+1)
+		}
+	}
+	if k := (key{j.owner, j.key}); t.keys[k] == j {
 		delete(t.keys, k)
 	}
 }

@@ -1,0 +1,171 @@
+package job
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// Retention says how long ended jobs are kept. A zero field sets no bound.
+type Retention struct {
+	Age    time.Duration // since its end; then the job goes
+	Jobs   int           // the most ended jobs; the oldest go first
+	Output int64         // bytes of output of all jobs; that of the oldest ended jobs goes first, but never the last one's; their records stay
+}
+
+// ErrNotEnded is returned by Remove for a job that runs.
+var ErrNotEnded = errors.New("the job has not ended; stop it first: tele stop ID")
+
+// A shelf holds the jobs that have ended, in the order of their ends.
+type shelf struct {
+	jobs   []*Job
+	output int // those before have no output any more
+}
+
+// shelve puts a job that has ended on the shelf, and releases it.
+func (t *Table) shelve(j *Job) {
+	t.mu.Lock()
+	t.shelf.jobs = append(t.shelf.jobs, j)
+	t.mu.Unlock()
+	t.tidyUp()
+	t.release(j)
+}
+
+// unshelveLocked takes a job off the shelf, and tells whether it was there.
+func (t *Table) unshelveLocked(j *Job) bool {
+	at := slices.Index(t.shelf.jobs, j)
+	if at < 0 {
+		return false
+	}
+	t.shelf.jobs = slices.Delete(t.shelf.jobs, at, at+1)
+	if at < t.shelf.output {
+		t.shelf.output--
+	}
+	return true
+}
+
+// Remove takes an ended job away, with its output. Who reads that goes on.
+func (t *Table) Remove(j *Job) error {
+	t.mu.Lock()
+	ended := t.unshelveLocked(j)
+	t.mu.Unlock()
+	if !ended {
+		if j.Snapshot().EndedAt == nil {
+			return ErrNotEnded
+		}
+		return ErrNotFound // somebody was faster
+	}
+	return t.removeEnded(j)
+}
+
+// removeEnded removes a job that is not on the shelf any more.
+func (t *Table) removeEnded(j *Job) error {
+	t.forget(j)
+	err := removeJob(j.dir)
+	t.space.Remove(j.dir)
+	return err
+}
+
+// Prune removes the ended jobs whose owner fits and that ended at least so long ago, and returns
+// them.
+func (t *Table) Prune(fits func(owner string) bool, olderThan time.Duration) (removed []*telev1.Job, err error) {
+	before := time.Now().Add(-olderThan)
+	t.mu.Lock()
+	jobs := slices.Clone(t.shelf.jobs)
+	t.mu.Unlock()
+	for _, j := range jobs {
+		job := j.Snapshot()
+		if !fits(j.owner) || job.EndedAt.AsTime().After(before) {
+			continue
+		}
+		switch removeErr := t.Remove(j); {
+		case removeErr == nil:
+			removed = append(removed, job)
+		case !errors.Is(removeErr, ErrNotFound):
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return removed, err
+}
+
+// tidyUp makes the keeper look at what is to go.
+func (t *Table) tidyUp() {
+	select {
+	case t.tidy <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// keep removes jobs and output as the retention says, until the server ends.
+func (t *Table) keep() {
+	for {
+		j, whole, wait := t.due(time.Now())
+		if j == nil {
+			timer := time.NewTimer(wait)
+			select {
+			case <-t.tidy:
+			case <-timer.C:
+			case <-t.life.Done():
+				timer.Stop()
+				return
+			}
+			timer.Stop()
+			continue
+		}
+		err := error(nil)
+		if whole {
+			err = t.removeEnded(j)
+		} else {
+			err = j.removeOutput()
+		}
+		if err != nil {
+			t.options.Log.Err(err).Str("job", j.id).Msg("remove an old job")
+		}
+	}
+}
+
+// due takes the next job off the shelf that is to go, whole or its output alone. When there is none
+// it says how long there will be none, if nothing happens.
+func (t *Table) due(now time.Time) (j *Job, whole bool, wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, s := t.options.Retention, &t.shelf
+	wait = time.Hour
+	if len(s.jobs) == 0 {
+		return nil, false, wait
+	}
+	oldest := s.jobs[0]
+	if r.Age > 0 {
+		wait = min(wait, oldest.Snapshot().EndedAt.AsTime().Add(r.Age).Sub(now))
+	}
+	if wait <= 0 || r.Jobs > 0 && len(s.jobs) > r.Jobs {
+		t.unshelveLocked(oldest)
+		return oldest, true, 0
+	}
+	// A tenth is kept free: those that run should not have to wait for this. The output of the job
+	// that ended last stays: somebody may be about to read it.
+	if r.Output > 0 && t.space.Used() > r.Output-r.Output/10 && s.output < len(s.jobs)-1 {
+		s.output++
+		return s.jobs[s.output-1], false, 0
+	}
+	return nil, false, wait
+}
+
+// removeOutput removes all of an ended job but its record, which then says so. A server killed in
+// between leaves a job whose output is found to be missing, which is the same.
+func (j *Job) removeOutput() error {
+	j.mu.Lock()
+	next := proto.Clone(j.record).(*recordv1.Record)
+	next.Job.OutputRemoved = true
+	j.record, j.log = next, nil
+	j.mu.Unlock()
+	if err := removeFiles(j.dir); err != nil {
+		return err
+	}
+	j.table.space.Remove(j.dir)
+	return writeRecord(j.dir, next)
+}
