@@ -19,29 +19,39 @@ func joinCgroups(b *builder, s Spec) {
 	}
 }
 
-// protectInit takes init out of the OOM killer's choice: when the job is over its memory limit it
-// is the job that must go. Without root the kernel does not let it. The host's /proc must still be
-// mounted.
-func protectInit(b *builder, s Spec) {
+// protectInit makes init hard to look into and hard to kill. Not dumpable, its /proc/1 is root's,
+// also for who has the same user: no exe, no fd, no mem (proc(5), CVE-2019-5736). The host's /proc
+// must still be mounted.
+//
+// When the machine runs out of memory, and when the job is over its limit, it is the job that must
+// go, not its init: init opens its own oom_score_adj for bornToGo, which is called for each process
+// that it starts.
+func protectInit(b *builder) {
 	b.step("set the umask", unix.SYS_UMASK, number(0o022))
 	b.step("make init not dumpable", unix.SYS_PRCTL, number(unix.PR_SET_DUMPABLE), number(0))
-	if !s.UserNamespace {
-		setOOMScore(b, "take init out of the OOM killer's choice", "-1000")
-	}
-}
-
-// exposeCommand undoes protectInit for the command. It is privileged: user and capabilities are
-// still to be given up.
-func exposeCommand(b *builder, s Spec) {
-	if !s.UserNamespace {
-		setOOMScore(b, "make the command the OOM killer's choice", "0")
-	}
-}
-
-func setOOMScore(b *builder, name, score string) {
-	fd := b.stepResult(name, unix.SYS_OPENAT, cwdFD, b.string("/proc/self/oom_score_adj"),
+	fd := b.stepResult("open init's OOM score", unix.SYS_OPENAT, cwdFD, b.string("/proc/self/oom_score_adj"),
 		number(unix.O_WRONLY|unix.O_CLOEXEC), number(0))
-	b.step(name, unix.SYS_WRITE, fd, b.string(score), number(len(score)))
-	b.tolerate(uint16(unix.EACCES)) // lowering it takes CAP_SYS_RESOURCE, which root may lack
-	b.step(name, unix.SYS_CLOSE, fd)
+	b.step("open init's OOM score", unix.SYS_DUP3, fd, number(fdOOM), number(unix.O_CLOEXEC))
+	b.step("open init's OOM score", unix.SYS_CLOSE, fd)
+}
+
+// jobOOMScore is far above that of anything else on a machine: when memory is short, jobs go first.
+const jobOOMScore = "500"
+
+// bornToGo has the next process of init's be born with the score of a job's. A child has the score
+// that its parent had at fork(2), and could not set it itself: its /proc is read-only.
+func bornToGo(b *builder) {
+	b.step("set the command's OOM score", unix.SYS_WRITE, number(fdOOM), b.string(jobOOMScore), number(len(jobOOMScore)))
+	b.tolerate(uint16(unix.EACCES)) // the server's own is higher, and only root may lower it
+}
+
+// toStay gives init its own score back. Lowering it below 0 takes CAP_SYS_RESOURCE, which root in a
+// container may lack; the sandbox is as tight without it.
+func toStay(b *builder, s Spec) {
+	score := "-1000"
+	if s.UserNamespace {
+		score = "0"
+	}
+	b.step("take init out of the OOM killer's choice", unix.SYS_WRITE, number(fdOOM), b.string(score), number(len(score)))
+	b.tolerate(uint16(unix.EACCES))
 }

@@ -1,17 +1,41 @@
 package initproc
 
-import "golang.org/x/sys/unix"
+import (
+	"fmt"
+	"os"
 
-// deviceNodes are the devices that a job gets: none of them holds anything.
-var deviceNodes = []string{"null", "zero", "full", "random", "urandom", "tty"}
+	"golang.org/x/sys/unix"
+)
+
+// deviceNodes are the devices that a job gets, with their minor numbers (the kernel's
+// admin-guide/devices.txt): none of them holds anything.
+var deviceNodes = []struct {
+	name         string
+	major, minor uint32
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
+
+// CheckDevices makes sure that the host's nodes, which jobs get, are what they are called.
+func CheckDevices() error {
+	for _, node := range deviceNodes {
+		path := "/dev/" + node.name
+		var s unix.Stat_t
+		if err := unix.Lstat(path, &s); err != nil {
+			return &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+		if s.Mode&unix.S_IFMT != unix.S_IFCHR || s.Rdev != unix.Mkdev(node.major, node.minor) {
+			return fmt.Errorf("%s is not character device %d:%d: jobs would get whatever it is", path, node.major, node.minor)
+		}
+	}
+	return nil
+}
 
 // cloneDevices picks up the host's nodes. They are bound and not made: mknod(2) is nobody's in a
 // user namespace. Before the root is covered, where they lie without "nodev".
 func cloneDevices(b *builder) []arg {
 	var nodes []arg
-	for _, name := range deviceNodes {
-		nodes = append(nodes, b.stepResult("clone /dev/"+name, unix.SYS_OPEN_TREE, cwdFD,
-			b.string("/dev/"+name), number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)))
+	for _, node := range deviceNodes {
+		path := "/dev/" + node.name
+		nodes = append(nodes, b.stepResult("clone "+path, unix.SYS_OPEN_TREE, cwdFD, b.string(path), number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)))
 	}
 	return nodes
 }
@@ -20,8 +44,8 @@ func cloneDevices(b *builder) []arg {
 // usual links.
 func mountDev(b *builder, s Spec, nodes []arg) {
 	b.mount("mount /dev", "tmpfs", "dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=32")
-	for i, name := range deviceNodes {
-		path, title := "dev/"+name, "attach /dev/"+name
+	for i, node := range deviceNodes {
+		path, title := "dev/"+node.name, "attach /dev/"+node.name
 		b.step(title, unix.SYS_MKNODAT, cwdFD, b.string(path), number(unix.S_IFREG|0o444), number(0))
 		moveMount(b, title, nodes[i], path)
 		b.step(title, unix.SYS_CLOSE, nodes[i])

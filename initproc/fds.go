@@ -13,7 +13,8 @@ package initproc
 //	 6  stderr pipe                   kept, unused   init's end
 //	 7  eventfd, SIGCHLD happened     both           init's end
 //	 8  pidfd of the server           poll           init, once it has the plan
-//	 9… `tasks` of v1 cgroups         write, once    the plan
+//	 9  oom_score_adj of init         write          init's end
+//	10… `tasks` of v1 cgroups         write, once    the plan
 const (
 	fdControl       = 3
 	fdServerControl = 4
@@ -21,5 +22,6 @@ const (
 	fdStderrRead    = 6
 	fdChild         = 7
 	fdServer        = 8
-	fdJoin          = 9
+	fdOOM           = 9
+	fdJoin          = 10
 )

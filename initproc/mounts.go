@@ -57,15 +57,12 @@ func moveMount(b *builder, name string, tree arg, path string) {
 		number(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
-// mountProc shows the sandbox's own processes alone. A user namespace lets it be mounted only
-// while the host's /proc is in sight, so it comes before pivotRoot.
-func mountProc(b *builder) {
-	b.mount("mount /proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-}
-
-// mountTmp gives the job a /tmp of its own, in memory, so counted in its memory limit.
+// mountTmp gives the job a /tmp of its own, in memory, so counted in its memory limit; /var/tmp is
+// the same.
 func mountTmp(b *builder, s Spec) {
 	b.mount("mount /tmp", "tmpfs", "tmp", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s))
+	b.bind("mount /var/tmp", "tmp", "var/tmp")
+	b.tolerate(uint16(unix.ENOENT))
 }
 
 func sizeOption(s Spec) string {
@@ -75,11 +72,18 @@ func sizeOption(s Spec) string {
 	return fmt.Sprintf(",size=%d", s.TmpSize)
 }
 
-// hide covers private places of the host with empty directories.
-func hide(b *builder, s Spec) {
+// mountEmpty makes a directory with nothing in it, to cover others with, and returns its path. /mnt
+// is where the host's administrator mounts what is nobody else's.
+func mountEmpty(b *builder) string {
+	b.mount("hide /mnt", "tmpfs", "mnt", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
+		"mode=755,size=4k,nr_inodes=1")
+	return "mnt"
+}
+
+// hide covers private places of the host with the empty directory.
+func hide(b *builder, s Spec, empty string) {
 	for _, path := range s.Hide {
-		b.mount("hide "+path, "tmpfs", relative(path), unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|
-			unix.MS_NOEXEC, "mode=755,size=4k,nr_inodes=2")
+		b.bind("hide "+path, empty, relative(path))
 	}
 }
 
@@ -109,6 +113,11 @@ func (b *builder) mount(name, fstype, target string, flags uintptr, options stri
 	}
 	b.step(name, unix.SYS_MOUNT, b.string(fstype), b.string(target), b.string(fstype),
 		number(flags), data)
+}
+
+// bind shows the file or directory at from also at to; what is mounted at from with its flags.
+func (b *builder) bind(name, from, to string) {
+	b.step(name, unix.SYS_MOUNT, b.string(from), b.string(to), number(0), number(unix.MS_BIND), number(0))
 }
 
 func (b *builder) remountReadOnly(name, target string) {

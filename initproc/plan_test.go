@@ -10,6 +10,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+var anyHost = host{mnt: 1, openFiles: 1 << 20}
+
 // TestGoldenPlans compares whole plans with those in testdata.
 func TestGoldenPlans(t *testing.T) {
 	base := Spec{
@@ -22,7 +24,7 @@ func TestGoldenPlans(t *testing.T) {
 	user := base
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
 	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user} {
-		plan, err := newPlan(spec, 1)
+		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,14 +48,14 @@ func TestBadSpecs(t *testing.T) {
 	for _, s := range []Spec{{}, {Command: []string{""}}, {Command: []string{"a\x00b"}},
 		{Command: []string{"a"}, Env: []string{"K=\x00"}},
 		{Command: []string{"a", string(make([]byte, maxPlan))}}} {
-		if _, err := newPlan(s, 1); err == nil {
+		if _, err := newPlan(s, anyHost); err == nil {
 			t.Errorf("%.40v: no error", s)
 		}
 	}
 }
 
 func FuzzDecode(f *testing.F) {
-	plan, err := newPlan(Spec{Command: []string{"ls"}, Env: []string{"PATH=/bin"}, Cwd: "/"}, 1)
+	plan, err := newPlan(Spec{Command: []string{"ls"}, Env: []string{"PATH=/bin"}, Cwd: "/"}, anyHost)
 	if err != nil {
 		f.Fatal(err)
 	}

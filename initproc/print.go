@@ -176,6 +176,8 @@ var signatures = map[uint32]signature{
 	unix.SYS_SETRESGID:      {"setresgid", "ddd"},
 	unix.SYS_SETGROUPS:      {"setgroups", "dd"},
 	unix.SYS_SETRESUID:      {"setresuid", "ddd"},
+	unix.SYS_KEYCTL:         {"keyctl", "dd"},
+	unix.SYS_DUP3:           {"dup3", "fdO"},
 	unix.SYS_CAPSET:         {"capset", "pp"},
 	unix.SYS_CLOSE_RANGE:    {"close_range", "ddx"},
 	unix.SYS_EXECVE:         {"execve", "svv"},

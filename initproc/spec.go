@@ -41,23 +41,32 @@ type Plan struct {
 	userns     bool
 }
 
-// NewPlan returns the plan for a job. It looks at nothing but s and this process's mount
-// namespace.
+// A host is what a plan depends on beside its spec.
+type host struct {
+	mnt       uint64 // inode of the server's mount namespace, in which no plan may run
+	openFiles uint64 // the server's hard RLIMIT_NOFILE
+}
+
+// NewPlan returns the plan for a job. It looks at nothing but s and what this process is like.
 func NewPlan(s Spec) (*Plan, error) {
 	var own unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
 	}
-	return newPlan(s, own.Ino)
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, os.NewSyscallError("getrlimit", err)
+	}
+	return newPlan(s, host{own.Ino, files.Max})
 }
 
-func newPlan(s Spec, hostMnt uint64) (*Plan, error) {
+func newPlan(s Spec, h host) (*Plan, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
 	var b builder
-	order(&b, s)
-	p := &Plan{blob: b.encode(hostMnt), namespaces: namespaces, userns: s.UserNamespace}
+	order(&b, s, h)
+	p := &Plan{blob: b.encode(h.mnt), namespaces: namespaces, userns: s.UserNamespace}
 	if s.HostNetwork {
 		p.namespaces &^= unix.CLONE_NEWNET
 	}

@@ -106,7 +106,7 @@ func (i *Init) start(o StartOptions) error {
 		return err
 	}
 	// The order is the table in fds.go.
-	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server}
+	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, nil}
 	return i.clone(append(files, o.Join...), o.Cgroup)
 }
 
@@ -129,13 +129,20 @@ func (i *Init) clone(files []*os.File, cgroup int) error {
 		attr.Sys.UidMappings, attr.Sys.GidMappings = mapID(os.Getuid()), mapID(os.Getgid())
 	}
 	for _, f := range files {
-		fd, err := descriptor(f)
+		fd, err := ^uintptr(0), error(nil) // what a plan opens there itself
+		if f != nil {
+			fd, err = descriptor(f)
+		}
 		if err != nil {
 			return err
 		}
 		attr.Files = append(attr.Files, fd)
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{InitName}, attr)
+	exe, err := sealedExe()
+	if err != nil {
+		return err
+	}
+	pid, err := syscall.ForkExec(exe, []string{InitName}, attr)
 	if err != nil {
 		return fmt.Errorf("start the sandbox's init in new namespaces: %w", os.NewSyscallError("clone3", err))
 	}

@@ -135,7 +135,7 @@ func TestSandbox(t *testing.T) {
 		{"user", "id -u; id -g; id -G", "1879048192\n1879048192\n1879048192\n"},
 		{"host name", "hostname", "job\n"},
 		{"cwd", "pwd; echo $HOME", "/home/job\n/home/job\n"},
-		{"own processes only", "set -- /proc/[0-9]*; echo $#", "2\n"},
+		{"own processes only", "set -- /proc/[0-9]*; echo $#", "1\n"},
 		{"work is writable", "echo x > f && cat f", "x\n"},
 		{"tmp is writable and empty", "ls -A /tmp; echo x > /tmp/f && cat /tmp/f", "x\n"},
 		{"root is read-only", "touch /usr/x 2>&1 | grep -o 'Read-only.*'", "Read-only file system\n"},
@@ -148,9 +148,13 @@ func TestSandbox(t *testing.T) {
 		{"loopback is up", "cat /sys/class/net/lo/operstate 2>/dev/null; grep -c lo: /proc/net/dev", "unknown\n1\n"},
 		{"no descriptor but its own", "ls /proc/self/fd | tr '\\n' ' '", "0 1 2 3 "},
 		{"nothing of signals is blocked", "grep SigBlk /proc/self/status", "SigBlk:\t0000000000000000\n"},
-		{"init's files are out of reach", "ls /proc/1/fd /proc/1/root 2>&1 | grep -c denied", "2\n"},
+		{"init is out of sight", "ls /proc/1/fd /proc/1/root 2>&1 | grep -c 'No such file'; cat /proc/1/cmdline 2>&1 | grep -c 'No such'", "2\n1\n"},
 		{"init does not die of signals", "kill -9 1 2>/dev/null; kill -15 1 2>/dev/null; echo alive", "alive\n"},
-		{"oom score", "cat /proc/self/oom_score_adj", "0\n"},
+		{"oom score", "cat /proc/self/oom_score_adj", "500\n"},
+		{"the kernel's settings are read-only", "(echo 1 > /proc/sys/kernel/printk) 2>&1 | grep -o 'Read-only.*'", "Read-only file system\n"},
+		{"masked", "cat /proc/keys /proc/interrupts /proc/kmsg | wc -c; ls /proc/bus /proc/irq | wc -w", "0\n2\n"},
+		{"limits", "ulimit -c; ulimit -n; ulimit -Hn", "0\n1024\n" + fmt.Sprint(openFiles(t)) + "\n"},
+		{"var tmp", "echo x > /var/tmp/f && cat /tmp/f", "x\n"},
 		{"environment", "env | grep -v '^\\(PWD\\|SHLVL\\|_\\)=' | sort | tr '\\n' ' '",
 			"HOME=/home/job PATH=/usr/local/bin:/usr/bin:/bin "},
 	} {
@@ -161,6 +165,16 @@ func TestSandbox(t *testing.T) {
 			}
 		})
 	}
+}
+
+// openFiles is the hard limit that a job gets.
+func openFiles(t *testing.T) uint64 {
+	t.Helper()
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	return min(files.Max, 1<<16)
 }
 
 func TestNamespaces(t *testing.T) {
@@ -191,7 +205,12 @@ func TestStartErrors(t *testing.T) {
 		{"not found by path", func(s *Spec) { s.Command = []string{"/no/such"} }, (*StepError).NotFound, "/no/such"},
 		{"not executable", func(s *Spec) { s.Command = []string{"/etc/passwd"} }, (*StepError).NotExecutable, "/etc/passwd"},
 		{"no such directory", func(s *Spec) { s.Cwd = "/no/such" }, (*StepError).BadCwd, "/no/such"},
-		{"no permission for it", func(s *Spec) { s.Cwd = "/proc/1/root" }, (*StepError).BadCwd, "permission denied"},
+		{"no permission for it", func(s *Spec) {
+			if err := os.Mkdir(s.Work+"/private", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s.Cwd = Home + "/private"
+		}, (*StepError).BadCwd, "permission denied"},
 		{"no work directory", func(s *Spec) { s.Work = "/no/work" }, func(e *StepError) bool {
 			return e.Name == "clone the work directory"
 		}, "/no/work"},

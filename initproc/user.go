@@ -35,8 +35,28 @@ func forbidNewPrivileges(b *builder) {
 		number(0), number(0), number(0))
 }
 
-// setRlimits allows no core dumps: they would go where the host's core_pattern says.
-func setRlimits(b *builder) {
-	b.step("forbid core dumps", unix.SYS_PRLIMIT64, number(0), number(unix.RLIMIT_CORE),
-		b.words(0, 0), number(0))
+// setRlimits gives the command limits that do not depend on how the server was started, setrlimit(2).
+func setRlimits(b *builder, h host) {
+	for _, limit := range []struct {
+		name       string
+		resource   int
+		soft, hard uint64
+	}{
+		{"forbid core dumps", unix.RLIMIT_CORE, 0, 0},                           // they would go where the host's core_pattern says
+		{"limit open files", unix.RLIMIT_NOFILE, 1024, min(1<<16, h.openFiles)}, // select(2) can no more than 1024
+		{"limit locked memory", unix.RLIMIT_MEMLOCK, 8 << 20, 8 << 20},
+		{"limit message queues", unix.RLIMIT_MSGQUEUE, 800 << 10, 800 << 10},
+		{"limit priority", unix.RLIMIT_NICE, 0, 0},
+		{"limit priority", unix.RLIMIT_RTPRIO, 0, 0},
+	} {
+		b.step(limit.name, unix.SYS_PRLIMIT64, number(0), number(limit.resource), b.words(limit.soft, limit.hard), number(0))
+		b.tolerate(uint16(unix.EPERM)) // the server's own is lower, and it lacks CAP_SYS_RESOURCE
+	}
+}
+
+// newKeyring gives the command a session keyring of its own, keyctl(2): without it, it would have
+// the server's. Its user is the job's already, so it is counted there.
+func newKeyring(b *builder) {
+	b.step("join a new session keyring", unix.SYS_KEYCTL, number(unix.KEYCTL_JOIN_SESSION_KEYRING), number(0))
+	b.tolerate(uint16(unix.ENOSYS)) // a kernel without keys has none to protect
 }

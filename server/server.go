@@ -34,6 +34,7 @@ type Command struct {
 	StateDir         string          `help:"Where jobs, their output and the certificates are kept (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR"`
 	Config           kong.ConfigFlag `help:"JSON file with these settings, like {\"max_jobs\": 10}." placeholder:"FILE"`
 	CertHosts        []string        `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
+	Hide             []string        `help:"Directories of this machine that jobs see empty; the state directory is always one." default:"${hide}" placeholder:"DIR"`
 	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
@@ -42,6 +43,11 @@ type Command struct {
 	StopJobsOnExit   bool            `help:"Stop all jobs when the server ends. Otherwise they go on, and the next server takes them over."`
 	MaxStreams       int             `help:"Output streams that one client may have open." default:"10000"`
 }
+
+// DefaultHide are the places that are nobody's business in a job: what people, services and the
+// kernel keep there.
+const DefaultHide = "/boot,/lost+found,/media,/root,/run,/srv,/sys,/var/backups,/var/crash,/var/lib/containerd,/var/lib/docker," +
+	"/var/lib/kubelet,/var/lib/private,/var/log,/var/mail,/var/run,/var/spool"
 
 // Run serves until SIGINT or SIGTERM.
 func (c *Command) Run() error {
@@ -98,7 +104,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
 	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
-		MostOutput: mostOutput, StopWhenFull: c.WhenFull == "stop", Retention: keep, Log: log})
+		MostOutput: mostOutput, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err
 	}

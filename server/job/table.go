@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -56,6 +57,7 @@ type Options struct {
 	MostOutput   int64         // the same for its output, in bytes; 0 is no limit
 	StopWhenFull bool          // stop a job whose output finds no room, instead of letting it wait
 	Retention    Retention
+	Hide         []string // directories of the host that jobs see empty
 	// Log gets a line for each job that ends, or is taken over from an earlier server.
 	Log zerolog.Logger
 }
@@ -109,7 +111,10 @@ func Open(o Options) (*Table, error) {
 			return nil, err
 		}
 	}
-	t.hide = hidden(o.StateDir)
+	if err := initproc.CheckDevices(); err != nil {
+		return nil, err
+	}
+	t.hide = hidden(o.StateDir, o.Hide)
 	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir(), "/")
 	if err := t.recover(); err != nil {
 		return nil, err
@@ -121,20 +126,26 @@ func Open(o Options) (*Table, error) {
 func (t *Table) jobsDir() string { return filepath.Join(t.options.StateDir, "jobs") }
 func (t *Table) anchor() string  { return filepath.Join(t.options.StateDir, "root") }
 
-// hidden are the private places of this host that jobs see empty. /tmp and /home are covered
-// anyway.
-func hidden(stateDir string) []string {
+// hidden are the private places of this host that jobs see empty: those that are configured, and
+// the server's own. A link is followed to where it leads; what is not there needs no hiding, nor
+// does what is covered anyway.
+func hidden(stateDir string, configured []string) []string {
 	var list []string
-	covered := []string{"/tmp", "/home", "/dev", "/proc"}
-	for _, dir := range []string{"/root", "/run", stateDir} {
+	covered := []string{"/tmp", "/var/tmp", "/home", "/dev", "/proc", "/mnt"}
+	for _, path := range append([]string{stateDir}, configured...) {
+		dir, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue
+		}
 		inside := slices.ContainsFunc(covered, func(c string) bool {
 			return dir == c || strings.HasPrefix(dir, c+"/")
 		})
-		info, err := os.Lstat(dir)
-		if !inside && err == nil && info.IsDir() {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() && !inside && dir != "/" {
 			list, covered = append(list, dir), append(covered, dir)
 		}
 	}
+	slices.Sort(list) // what holds another is covered after it
+	slices.Reverse(list)
 	return list
 }
 
