@@ -33,8 +33,8 @@ type Manager struct {
 	explain []string
 }
 
-// wanted are the controllers that limits and usage need, by their version 2 names.
-var wanted = []string{"cpu", "cpuacct", "memory", "io", "pids"}
+// wanted are the controllers that limits and usage need, by their version 2 names, and devices.
+var wanted = []string{"cpu", "cpuacct", "memory", "io", "pids", "devices"}
 
 // Open looks at the host and makes the server's own groups. A host that gives none is no error.
 func Open(o Options) (*Manager, error) {
@@ -52,6 +52,9 @@ func Open(o Options) (*Manager, error) {
 		}
 	}
 	m.nameLayout()
+	if err := m.closeDevices(); err != nil && m.layout != "none" {
+		m.explain = append(m.explain, fmt.Sprintf("devices are closed off by the sandbox alone, not by a cgroup too: %v", err))
+	}
 	return m, nil
 }
 
@@ -104,7 +107,7 @@ func (m *Manager) addV2(h hierarchy, name string) error {
 	m.unified = t
 	m.trees = append(m.trees, t)
 	for _, c := range wanted[:] {
-		if c != "cpuacct" && m.by[c] == nil && t.enable(above, c) {
+		if c != "cpuacct" && c != "devices" && m.by[c] == nil && t.enable(above, c) {
 			m.by[c] = t
 		}
 	}
