@@ -138,7 +138,7 @@ func (l *Log) reserve(s Stream, n int64) (int64, error) {
 	defer l.mu.Unlock()
 	if l.limit > 0 {
 		kept := l.written[Stdout] + l.written[Stderr] +
-0
+			0
 		n = min(n, l.limit-kept)
 		if n <= 0 || l.records*recordSize >= max(l.limit, smallIndex) {
 			return 0, fmt.Errorf("%w of %d bytes", ErrLimit, l.limit)
