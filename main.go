@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -66,7 +67,7 @@ func run(args []string) int {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v (see %s --help)\n", name, err, name)
+		fmt.Fprintf(os.Stderr, "%s: %v (see %s --help)\n", name, err, helpOf(name, err))
 		return 125
 	}
 	code, message := cli.Exit(parsed.Run(grammar), address(parsed))
@@ -74,6 +75,19 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
 	}
 	return code
+}
+
+// helpOf is the command whose help has what the error was about.
+func helpOf(name string, err error) string {
+	var parsing *kong.ParseError
+	if errors.As(err, &parsing) {
+		for _, path := range parsing.Context.Path {
+			if path.Command != nil {
+				name += " " + path.Command.Name
+			}
+		}
+	}
+	return name
 }
 
 // address is the server that a command was for, for its error message.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/telerun/tele/initproc"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/job"
 	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
@@ -27,8 +29,8 @@ func toStatus(err error) error {
 		return detailed(codes.InvalidArgument, err.Error(), &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: request.Field, Description: request.Why}}})
 	case errors.As(err, &step):
-		reason, text := explain(step)
-		return detailed(codes.FailedPrecondition, text, info(reason))
+		return detailed(codes.FailedPrecondition, fmt.Sprintf("the sandbox could not be made, step %d: %v", step.Step, step),
+			info("SANDBOX_FAILED"))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
 	case errors.Is(err, job.ErrNotEnded):
@@ -62,16 +64,30 @@ func toStatusOf(err error, id string) error {
 	return toStatus(err)
 }
 
-func explain(e *initproc.StepError) (reason, text string) {
-	switch {
-	case e.NotFound():
-		return "COMMAND_NOT_FOUND", "command not found in the sandbox: " + e.Error()
-	case e.NotExecutable():
-		return "COMMAND_NOT_EXECUTABLE", "command cannot be executed: " + e.Error()
-	case e.BadCwd():
-		return "BAD_CWD", "working directory cannot be used by the job: " + e.Error()
+// toStatusOfStart is toStatus for a job that was to be started. What the caller asked for and the
+// sandbox has not is told in the caller's own words.
+func toStatusOfStart(err error, spec *telev1.JobSpec) error {
+	var step *initproc.StepError
+	if !errors.As(err, &step) {
+		return toStatus(err)
 	}
-	return "SANDBOX_FAILED", fmt.Sprintf("the sandbox could not be made, step %d: %v", e.Step, e)
+	const sees = "a job sees this machine's files, but not /root, /home, /run and /tmp"
+	precondition := func(reason, text string, args ...any) error {
+		return detailed(codes.FailedPrecondition, fmt.Sprintf(text, args...), info(reason))
+	}
+	switch program := spec.Command[0]; {
+	case step.NotFound() && !strings.Contains(program, "/"):
+		return precondition("COMMAND_NOT_FOUND", "command not found in the sandbox: %q is in no directory of PATH (%s)", program, sees)
+	case step.NotFound():
+		return precondition("COMMAND_NOT_FOUND", "command not found in the sandbox: %q, or the interpreter that it needs: %v (%s)",
+			program, step.Errno, sees)
+	case step.NotExecutable():
+		return precondition("COMMAND_NOT_EXECUTABLE", "command cannot be executed: %q: %v (it must be a program, or a script that "+
+			"begins with #!, that every user may execute)", program, step.Errno)
+	case step.BadCwd():
+		return precondition("BAD_CWD", "working directory cannot be used by the job: %q: %v (%s)", spec.Cwd, step.Errno, sees)
+	}
+	return toStatus(err)
 }
 
 func info(reason string) *errdetails.ErrorInfo {

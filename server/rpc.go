@@ -48,7 +48,7 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 	}
 	j, err := s.table.Start(ctx, caller(ctx).Name, r.IdempotencyKey, spec)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, toStatusOfStart(err, spec)
 	}
 	return &telev1.StartResponse{Job: j.Snapshot()}, nil
 }

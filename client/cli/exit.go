@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -58,12 +60,39 @@ func Exit(err error, addr string) (code int, message string) {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return exitTele, fmt.Sprintf("cannot reach the server at %s: %s (is tele serve running there, and "+
-			"are --ca, --cert and --key those of this server?)", addr, s.Message())
+		return exitTele, unavailable(s.Message(), addr)
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return exitTele, "not permitted: " + s.Message()
 	}
 	return exitTele, s.Message()
+}
+
+// unavailable says what kept a call from the server: nobody is there, one of the two does not trust
+// the other, or it ended.
+func unavailable(text, addr string) string {
+	const whereElse = "(is tele serve running there? --addr HOST:PORT, or TELE_ADDR, names another)"
+	if strings.HasPrefix(text, "name resolver error: ") {
+		return fmt.Sprintf("cannot reach the server at %s: the name has no address %s", addr, whereElse)
+	}
+	// gRPC wraps and quotes what it had from the network and from TLS.
+	_, quoted, connecting := strings.Cut(text, "connection error: desc = ")
+	if !connecting {
+		return fmt.Sprintf("no answer from the server at %s: %s (try again, and see what it logged)", addr, text)
+	}
+	cause, err := strconv.Unquote(quoted)
+	if err != nil {
+		cause = quoted
+	}
+	if _, why, found := strings.Cut(cause, "remote error: tls: "); found {
+		return fmt.Sprintf("the server at %s refused the client certificate: %s (it takes one for clients, of its "+
+			"own CA, not expired: make one with tele certs issue NAME, give it with --cert and --key)", addr, why)
+	}
+	if _, why, found := strings.Cut(cause, "authentication handshake failed: "); found {
+		return fmt.Sprintf("no trust in the server at %s: %s (is it a tele server, and --ca, or TELE_CA, the "+
+			"ca.crt of that one?)", addr, strings.TrimPrefix(why, "tls: "))
+	}
+	return fmt.Sprintf("cannot reach the server at %s: %s %s", addr,
+		strings.TrimPrefix(cause, "transport: Error while dialing: "), whereElse)
 }
 
 func reason(s *status.Status) string {

@@ -23,6 +23,9 @@ type Logs struct {
 
 // Run shows the output.
 func (l *Logs) Run(ctx context.Context, streams Streams) error {
+	if l.Tail < 0 {
+		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", l.Tail)
+	}
 	c, err := l.dial()
 	if err != nil {
 		return err

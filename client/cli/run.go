@@ -22,7 +22,7 @@ type Spec struct {
 	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Timeout time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	Net     string            `help:"Network: none or host." enum:"none,host" default:"none"`
-	Command []string          `arg:"" passthrough:"" help:"The command and its arguments, after --."`
+	Command []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
 }
 
 func (s *Spec) proto() *telev1.JobSpec {
