@@ -74,18 +74,18 @@ func unavailable(text, addr string) string {
 	if strings.HasPrefix(text, "name resolver error: ") {
 		return fmt.Sprintf("cannot reach the server at %s: the name has no address %s", addr, whereElse)
 	}
-	// gRPC wraps and quotes what it had from the network and from TLS.
+	// gRPC wraps and quotes what it had from the network and from TLS, but for what came late.
 	_, quoted, connecting := strings.Cut(text, "connection error: desc = ")
-	if !connecting {
-		return fmt.Sprintf("no answer from the server at %s: %s (try again, and see what it logged)", addr, text)
-	}
 	cause, err := strconv.Unquote(quoted)
 	if err != nil {
-		cause = quoted
+		cause = text
 	}
 	if _, why, found := strings.Cut(cause, "remote error: tls: "); found {
 		return fmt.Sprintf("the server at %s refused the client certificate: %s (it takes one for clients, of its "+
 			"own CA, not expired: make one with tele certs issue NAME, give it with --cert and --key)", addr, why)
+	}
+	if !connecting {
+		return fmt.Sprintf("no answer from the server at %s: %s (try again, and see what it logged)", addr, text)
 	}
 	if _, why, found := strings.Cut(cause, "authentication handshake failed: "); found {
 		return fmt.Sprintf("no trust in the server at %s: %s (is it a tele server, and --ca, or TELE_CA, the "+
