@@ -1,16 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -44,9 +47,9 @@ func (s *Status) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	if s.Output == "json" {
-		return printJSON(streams, jobs)
+		return printJSON(streams.Out, jobs)
 	}
-	return printTable(streams, jobs)
+	return printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out))
 }
 
 // statusNames are the words for each status, in all of tele's output.
@@ -63,34 +66,100 @@ func reasonName(r telev1.Reason) string {
 	return strings.ToLower(strings.TrimPrefix(r.String(), "REASON_"))
 }
 
-func printTable(streams Streams, jobs []*telev1.Job) error {
-	w := tabwriter.NewWriter(streams.Out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "JOB\tSTATUS\tCODE\tREASON\tAGE\tUSER\tCOMMAND")
+// statusColors are ANSI's, for those that are not as usual.
+var statusColors = map[telev1.JobStatus]string{
+	telev1.JobStatus_JOB_STATUS_RUNNING: "36", telev1.JobStatus_JOB_STATUS_SUCCESS: "32",
+	telev1.JobStatus_JOB_STATUS_FAILED: "31", telev1.JobStatus_JOB_STATUS_KILLED: "33",
+}
+
+// A screen is what a table is written for.
+type screen struct {
+	width int
+	color bool
+}
+
+// screenOf is the terminal that out is, or 80 columns without colours. NO_COLOR is no-color.org's.
+func screenOf(out io.Writer) screen {
+	f, ok := out.(*os.File)
+	if !ok {
+		return screen{width: 80}
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil { // not a terminal
+		return screen{width: 80}
+	}
+	s := screen{width: int(size.Col), color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	if s.width == 0 { // a terminal that does not know its size
+		s.width = 80
+	}
+	return s
+}
+
+// leastCommand is what is shown of a command, however narrow the screen.
+const leastCommand = 20
+
+// printTable writes a line a job. The command, in the last column, takes what the others leave.
+func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) error {
+	const command = 6
+	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "COMMAND"}}
 	for _, j := range jobs {
 		code := "-"
 		if j.ExitCode != nil {
 			code = strconv.Itoa(int(j.GetExitCode()))
 		}
-		reason := reasonName(j.Reason)
-		if reason == "" {
-			reason = "-"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", j.Id, statusNames[j.Status], code, reason,
-			age(time.Since(j.CreatedAt.AsTime())), j.User, shorten(strings.Join(j.Spec.GetCommand(), " ")))
+		rows = append(rows, []string{j.Id, statusNames[j.Status], code, cmp.Or(reasonName(j.Reason), "-"),
+			age(now.Sub(j.CreatedAt.AsTime())), j.User, printable(strings.Join(j.Spec.GetCommand(), " "))})
 	}
-	return w.Flush()
+	var widths [command]int
+	left := s.width
+	for column := range widths {
+		for _, row := range rows {
+			widths[column] = max(widths[column], len(row[column])+2)
+		}
+		left -= widths[column]
+	}
+	var text strings.Builder
+	for i, row := range rows {
+		for column, width := range widths {
+			color := ""
+			if s.color && i == 0 {
+				color = "1"
+			} else if s.color && column == 1 {
+				color = statusColors[jobs[i-1].Status]
+			}
+			text.WriteString(colored(row[column], color))
+			text.WriteString(strings.Repeat(" ", width-len(row[column])))
+		}
+		last := shorten(row[command], max(left, leastCommand))
+		if s.color && i == 0 {
+			last = colored(last, "1")
+		}
+		text.WriteString(last + "\n")
+	}
+	_, err := io.WriteString(out, text.String())
+	return err
 }
 
-// shorten makes a command fit on a line.
-func shorten(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+func colored(text, color string) string {
+	if color == "" {
+		return text
+	}
+	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+// printable replaces what could move the cursor or change the terminal: somebody else wrote it.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, text)
-	if runes := []rune(text); len(runes) > 40 {
-		return string(runes[:39]) + "…"
+}
+
+func shorten(text string, width int) string {
+	if runes := []rune(text); len(runes) > width {
+		return string(runes[:width-1]) + "…"
 	}
 	return text
 }
@@ -107,20 +176,49 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// A jobJSON is a job as scripts see it. Names stay as they are.
+// A jobJSON is a job as scripts see it. Names stay as they are, and all are always there.
 type jobJSON struct {
-	JobID     string                         `json:"job_id"`
-	Status    string                         `json:"status"`
-	ExitCode  *int32                         `json:"exit_code"`
-	Reason    string                         `json:"reason"`
-	Message   string                         `json:"message"`
-	Command   []string                       `json:"command"`
-	User      string                         `json:"user"`
-	CreatedAt *time.Time                     `json:"created_at"`
-	StartedAt *time.Time                     `json:"started_at"`
-	EndedAt   *time.Time                     `json:"ended_at"`
-	Limits    map[string]*telev1.LimitStatus `json:"limits"`
-	Usage     *telev1.Usage                  `json:"usage"`
+	JobID     string               `json:"job_id"`
+	Status    string               `json:"status"`
+	ExitCode  *int32               `json:"exit_code"`
+	Reason    string               `json:"reason"`
+	Message   string               `json:"message"`
+	Command   []string             `json:"command"`
+	User      string               `json:"user"`
+	CreatedAt *time.Time           `json:"created_at"`
+	StartedAt *time.Time           `json:"started_at"`
+	EndedAt   *time.Time           `json:"ended_at"`
+	Limits    map[string]limitJSON `json:"limits"`
+	Usage     usageJSON            `json:"usage"`
+}
+
+type limitJSON struct {
+	Asked   string `json:"asked"`
+	Applied string `json:"applied"`
+	How     string `json:"how"`
+	WhyNot  string `json:"why_not"`
+}
+
+// A usageJSON has null for what the machine's cgroups do not count.
+type usageJSON struct {
+	CPUUsec         *uint64 `json:"cpu_usec"`
+	CPUUserUsec     *uint64 `json:"cpu_user_usec"`
+	CPUSystemUsec   *uint64 `json:"cpu_system_usec"`
+	ThrottledUsec   *uint64 `json:"throttled_usec"`
+	ThrottledCount  *uint64 `json:"throttled_count"`
+	MemoryPeakBytes *uint64 `json:"memory_peak_bytes"`
+	OOMKills        *uint64 `json:"oom_kills"`
+	IOReadBytes     *uint64 `json:"io_read_bytes"`
+	IOWriteBytes    *uint64 `json:"io_write_bytes"`
+	PidsPeak        *uint64 `json:"pids_peak"`
+}
+
+func usageOf(u *telev1.Usage) usageJSON {
+	if u == nil {
+		return usageJSON{}
+	}
+	return usageJSON{u.CpuUsec, u.CpuUserUsec, u.CpuSystemUsec, u.ThrottledUsec, u.ThrottledCount,
+		u.MemoryPeakBytes, u.OomKills, u.IoReadBytes, u.IoWriteBytes, u.PidsPeak}
 }
 
 func instant(t *timestamppb.Timestamp) *time.Time {
@@ -131,19 +229,20 @@ func instant(t *timestamppb.Timestamp) *time.Time {
 	return &at
 }
 
-func printJSON(streams Streams, jobs []*telev1.Job) error {
+func printJSON(out io.Writer, jobs []*telev1.Job) error {
 	list := []jobJSON{}
 	for _, j := range jobs {
-		out := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
+		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]*telev1.LimitStatus{}, Usage: j.Usage}
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage)}
 		for _, l := range j.Limits {
-			out.Limits[l.Name] = l
+			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
 		}
-		list = append(list, out)
+		list = append(list, job)
 	}
-	encoder := json.NewEncoder(streams.Out)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(list)
 }
