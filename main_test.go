@@ -40,7 +40,10 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": expectExit, "server": startServer, "help": expectHelp, "cert": makeCert},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit": expectExit, "server": startServer, "help": expectHelp, "cert": makeCert,
+			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
+		},
 	})
 }
 

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// An example is a command of the README's session and what the README says that it prints.
+type example struct{ command, want string }
+
+// session returns the examples: a line that begins with "$ ", and the lines below it.
+func session(text string) []example {
+	var list []example
+	for line := range strings.Lines(text) {
+		line, indented := strings.CutPrefix(line, "    ")
+		switch command, isCommand := strings.CutPrefix(line, "$ "); {
+		case !indented:
+		case isCommand:
+			list = append(list, example{command: strings.TrimSpace(command)})
+		case len(list) > 0:
+			list[len(list)-1].want += line
+		}
+	}
+	return list
+}
+
+// shape replaces what differs from one run to the next: ids, ages, and how wide a table is.
+func shape(text string) string {
+	for _, r := range []struct{ pattern, to string }{
+		{`\b[a-z2-7]{12}\b`, "ID"},
+		{`\b[0-9]+s\b`, "AGE"},
+		{` {2,}`, "  "},
+	} {
+		text = regexp.MustCompile(r.pattern).ReplaceAllString(text, r.to)
+	}
+	return text
+}
+
+// readme returns the part of the README below a heading.
+func readme(ts *testscript.TestScript, heading string) string {
+	text, err := os.ReadFile("README.md")
+	ts.Check(err)
+	_, part, found := strings.Cut(string(text), "\n## "+heading+"\n")
+	if !found {
+		ts.Fatalf("the README has no heading %q", heading)
+	}
+	part, _, _ = strings.Cut(part, "\n## ")
+	return part
+}
+
+// checkSession is `readme-session`: types what the README's session types, and compares what is
+// printed. The script has made what comes before: the program and the server.
+func checkSession(ts *testscript.TestScript, _ bool, _ []string) {
+	ids := map[string]string{} // from those in the README to those in this run
+	for _, e := range session(readme(ts, "A session")) {
+		if e.command == "make build" || strings.HasPrefix(e.command, "./bin/tele serve ") {
+			continue
+		}
+		line := strings.ReplaceAll(e.command, "./bin/tele", "tele")
+		for theirs, ours := range ids {
+			line = strings.ReplaceAll(line, " "+theirs[:3], " "+ours)
+		}
+		out, err := command(ts, []string{"sh", "-c", line}).CombinedOutput()
+		ts.Logf("$ %s\n%s", line, out)
+		if err != nil {
+			ts.Fatalf("%v", err)
+		}
+		if got, want := shape(string(out)), shape(e.want); got != want {
+			ts.Fatalf("prints\n%s\nand the README says\n%s", got, want)
+		}
+		if shape(e.want) == "ID\n" {
+			ids[strings.TrimSpace(e.want)] = strings.TrimSpace(string(out))
+		}
+	}
+	if len(ids) == 0 {
+		ts.Fatalf("the README's session starts no job")
+	}
+}
+
+// exitCodes has commands for each row of the README's table, and how they end.
+var exitCodes = map[string]map[string]int{
+	"0–124": {"run -- true": 0, "run -- sh -c 'exit 124'": 124},
+	"125":   {"run --memory 12X -- true": 125, "run --addr 127.0.0.1:1 -- true": 125, "logs zzzz": 125},
+	"126":   {"run -- /etc/passwd": 126},
+	"127":   {"run -- no-such-program": 127},
+	"128+n": {"run -- sh -c 'kill -KILL $$'": 128 + 9, "run --timeout 50ms -- sleep 1000": 128 + 15},
+}
+
+// checkExitCodes is `readme-exit-codes`: the README's table has just the rows that are tested, and
+// from 125 on tele says on stderr why.
+func checkExitCodes(ts *testscript.TestScript, _ bool, _ []string) {
+	rows := regexp.MustCompile(`(?m)^\| ([0-9]\S*) \|`).FindAllStringSubmatch(readme(ts, "Exit codes"), -1)
+	if len(rows) != len(exitCodes) {
+		ts.Fatalf("the README's table has %d rows, and %d are tested", len(rows), len(exitCodes))
+	}
+	for _, row := range rows {
+		if len(exitCodes[row[1]]) == 0 {
+			ts.Fatalf("the row %q is not tested", row[1])
+		}
+		for line, want := range exitCodes[row[1]] {
+			cmd := command(ts, []string{"sh", "-c", "tele " + line})
+			out, _ := cmd.CombinedOutput() // the code is looked at
+			ts.Logf("$ tele %s\n%s", line, out)
+			if got := cmd.ProcessState.ExitCode(); got != want {
+				ts.Fatalf("exit code %d, want %d", got, want)
+			}
+			if says := strings.HasPrefix(string(out), "tele: "); says != (want >= 125) {
+				ts.Fatalf("a message of tele's own: %t", says)
+			}
+		}
+	}
+}
