@@ -15,6 +15,10 @@ func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	controller := map[limits.Name]string{limits.CPU: "cpu", limits.Memory: "memory", limits.Swap: "memory",
 		limits.IORead: "io", limits.IOWrite: "io", limits.Pids: "pids"}[name]
 	dir, version := g.dir(controller)
+	if version == 0 && value == limits.Max {
+		s.Applied, s.How = s.Asked, "no limit was asked for"
+		return s
+	}
 	if version == 0 {
 		s.WhyNot = "no cgroup controller " + controller + " here"
 		return s

@@ -103,3 +103,16 @@ func FuzzParseMountinfo(f *testing.F) {
 		pids(text)
 	})
 }
+
+// Where there are no cgroups, no limit is as good as enforced, and any other is not.
+func TestNoLimitNeedsNoController(t *testing.T) {
+	g := &Group{m: &Manager{by: map[string]*tree{}}}
+	l := limits.Default()
+	l.Set(limits.IORead, limits.Max)
+	if s := g.apply(limits.IORead, Request{Limits: l}); s.Applied != "max" || s.WhyNot != "" {
+		t.Errorf("%+v", s)
+	}
+	if s := g.apply(limits.IOWrite, Request{Limits: l}); s.Applied != "" || s.WhyNot == "" {
+		t.Errorf("%+v", s)
+	}
+}
