@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/telerun/tele/client"
@@ -41,13 +42,22 @@ func (s *Spec) proto() *telev1.JobSpec {
 	return spec
 }
 
-// warn says which limits do not hold.
+// warn says in one line which limits do not hold.
 func warn(streams Streams, job *telev1.Job) {
+	var names []string
+	why := ""
 	for _, l := range job.Limits {
 		if l.WhyNot != "" {
-			fmt.Fprintf(streams.Err, "tele: warning: limit %s %s is not enforced: %s\n", l.Name, l.Asked, l.WhyNot)
+			names, why = append(names, l.Name+" "+l.Asked), l.WhyNot
 		}
 	}
+	if len(names) == 0 {
+		return
+	}
+	if len(names) > 1 {
+		why = "tele status -o json " + job.Id + " says why"
+	}
+	fmt.Fprintf(streams.Err, "tele: warning: not enforced: %s (%s)\n", strings.Join(names, ", "), why)
 }
 
 // Run is `tele run`.
