@@ -6,15 +6,20 @@
 //	os.Exit(int(job.GetExitCode()))
 //
 // Errors are gRPC statuses as tele.v1 documents them; status.Code tells them apart.
+//
+// The first connection works at once or the call fails. A connection that worked and is lost, because
+// the network broke or the server is restarted, is taken up again when Options.Reconnect says so: each
+// call goes on as if nothing had happened, Output at the byte where it was, and Start without starting
+// a second job. Only when the server stays away longer does the call return a *LostError.
 package client
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +27,12 @@ import (
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -41,11 +49,16 @@ type Options struct {
 	CA, Cert, Key string
 	// StateDir is the state directory of a server on this machine; empty is its default.
 	StateDir string
+	// Reconnect is how long a lost connection may stay lost before calls give up; 0 is not at all.
+	Reconnect time.Duration
+	// Notice, when it is set, is told once when the connection is lost and tried again, and once when
+	// it is back. It must not make calls.
+	Notice func(string)
 }
 
 // A Client is a connection to a server, for any number of goroutines.
 type Client struct {
-	conn *grpc.ClientConn
+	link *link
 	jobs telev1.JobServiceClient
 }
 
@@ -64,15 +77,25 @@ func Dial(o Options) (*Client, error) {
 			return nil, err
 		}
 		creds = credentials.NewTLS(config)
-		addr = "dns:" + addr
 	}
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds),
+	return o.dial(addr, grpc.WithTransportCredentials(creds))
+}
+
+func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {
+	target := addr
+	if !strings.HasPrefix(addr, "unix:") {
+		target = "dns:" + addr
+	}
+	conn, err := grpc.NewClient(target, append(more,
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
+			Backoff: backoff.Config{BaseDelay: delayMin, Multiplier: delayFactor, Jitter: 0.2, MaxDelay: delayMax}}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))...)
 	if err != nil {
-		return nil, fmt.Errorf("address %q: %w", o.Addr, err)
+		return nil, fmt.Errorf("address %q: %w", addr, err)
 	}
-	return &Client{conn: conn, jobs: telev1.NewJobServiceClient(conn)}, nil
+	return &Client{link: &link{conn: conn, addr: addr, reconnect: o.Reconnect, notice: o.Notice},
+		jobs: telev1.NewJobServiceClient(conn)}, nil
 }
 
 func (o Options) tls() (*tls.Config, error) {
@@ -123,24 +146,35 @@ func defaultStateDir() string {
 }
 
 // Close ends the connection; jobs go on.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error { return c.link.conn.Close() }
 
-// Start starts a job and returns when its command runs.
+// Start starts a job and returns when its command runs. However often it has to ask, it starts one.
 func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {
-	r, err := c.jobs.Start(ctx, &telev1.StartRequest{Spec: spec}, grpc.WaitForReady(false))
+	r, err := unary(ctx, c.link, "the job may have been started; see: tele status", c.jobs.Start,
+		&telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text()})
 	return r.GetJob(), err
 }
 
 // Plan returns the steps that would make the job's sandbox, for people, and makes nothing.
 func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error) {
-	r, err := c.jobs.Start(ctx, &telev1.StartRequest{Spec: spec, DryRun: true})
+	r, err := unary(ctx, c.link, "try again", c.jobs.Start, &telev1.StartRequest{Spec: spec, DryRun: true})
 	return r.GetPlan(), err
 }
 
 // Get returns a job as it is now. Here and below, id may be any unique prefix.
 func (c *Client) Get(ctx context.Context, id string) (*telev1.Job, error) {
-	r, err := c.jobs.Get(ctx, &telev1.GetRequest{JobId: id})
+	r, err := unary(ctx, c.link, "try again", c.jobs.Get, &telev1.GetRequest{JobId: id})
 	return r.GetJob(), err
+}
+
+// fullID makes an id of a prefix. A call that may have to be made again is made with the full id: by
+// then the prefix could fit another job, or several.
+func (c *Client) fullID(ctx context.Context, id string) (string, error) {
+	if len(id) == 12 {
+		return id, nil
+	}
+	job, err := c.Get(ctx, id)
+	return job.GetId(), err
 }
 
 // List returns all visible jobs with one of the statuses (none: any), newest first.
@@ -148,7 +182,7 @@ func (c *Client) List(ctx context.Context, statuses ...telev1.JobStatus) ([]*tel
 	var all []*telev1.Job
 	request := &telev1.ListRequest{Statuses: statuses, PageSize: 1000}
 	for {
-		r, err := c.jobs.List(ctx, request)
+		r, err := unary(ctx, c.link, "try again", c.jobs.List, request)
 		if err != nil {
 			return nil, err
 		}
@@ -160,61 +194,57 @@ func (c *Client) List(ctx context.Context, statuses ...telev1.JobStatus) ([]*tel
 }
 
 // Stop signals all processes of a job, kills them after the grace time, and returns when they are
-// gone. An empty signal is TERM.
+// gone. An empty signal is TERM. When it has to ask again, the job gets the signal again.
 func (c *Client) Stop(ctx context.Context, id, signal string, grace time.Duration) (*telev1.Job, error) {
-	r, err := c.jobs.Stop(ctx, &telev1.StopRequest{JobId: id, Signal: signal, Grace: durationpb.New(grace)})
+	id, err := c.fullID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := unary(ctx, c.link, "the job may go on; see: tele status "+id, c.jobs.Stop,
+		&telev1.StopRequest{JobId: id, Signal: signal, Grace: durationpb.New(grace)})
 	return r.GetJob(), err
 }
 
 // Wait returns a job when it has ended.
 func (c *Client) Wait(ctx context.Context, id string) (*telev1.Job, error) {
-	r, err := c.jobs.Wait(ctx, &telev1.WaitRequest{JobId: id})
-	return r.GetJob(), err
-}
-
-// OutputOptions say what to read of a job's output. The zero value is all there is now.
-type OutputOptions struct {
-	Stream telev1.OutputStream // one alone; unspecified is both
-	Offset uint64
-	Tail   int // begin this many lines before the end, when positive
-	Follow bool
-	// Chunk, when it is set, is called for each piece as it arrived, instead of writing it.
-	Chunk func(*telev1.StreamOutputResponse) error
-}
-
-// Output copies a job's output to stdout and stderr. With Follow it returns the job when it has
-// ended and everything was copied; without, the job is nil when it still runs.
-func (c *Client) Output(ctx context.Context, id string, o OutputOptions, stdout, stderr io.Writer) (*telev1.Job, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	request := &telev1.StreamOutputRequest{JobId: id, Stream: o.Stream, Offset: o.Offset, Follow: o.Follow,
-		KeepChunks: o.Chunk != nil}
-	if o.Tail > 0 {
-		lines := uint32(o.Tail)
-		request.TailLines = &lines
-	}
-	stream, err := c.jobs.StreamOutput(ctx, request)
+	id, err := c.fullID(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		r, err := stream.Recv()
-		switch {
-		case err == io.EOF:
-			return nil, nil
-		case err != nil:
-			return nil, err
-		case r.Job != nil:
-			return r.Job, nil
-		case o.Chunk != nil:
-			err = o.Chunk(r)
-		case r.Stream == telev1.OutputStream_OUTPUT_STREAM_STDERR:
-			_, err = stderr.Write(r.Data)
-		default:
-			_, err = stdout.Write(r.Data)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write output: %w", err)
-		}
+	r, err := unary(ctx, c.link, goesOn(id), c.jobs.Wait, &telev1.WaitRequest{JobId: id})
+	return r.GetJob(), err
+}
+
+// Remove removes an ended job with its record and its output, and returns it as it was; when the
+// answer was lost on the way, its id alone.
+func (c *Client) Remove(ctx context.Context, id string) (*telev1.Job, error) {
+	id, err := c.fullID(ctx, id)
+	if err != nil {
+		return nil, err
 	}
+	job, again := &telev1.Job{Id: id}, false
+	err = c.link.call(ctx, "the job may have been removed; see: tele status", func(func()) error {
+		r, err := c.jobs.Remove(ctx, &telev1.RemoveRequest{JobId: id})
+		switch {
+		case err == nil:
+			job = r.GetJob()
+		case again && status.Code(err) == codes.NotFound:
+			return nil // the request before this one arrived
+		}
+		again = true
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return job, nil
+}
+
+// Prune removes the caller's ended jobs (an administrator's: all ended jobs) that ended at least
+// olderThan ago, and returns their ids and how many bytes of output went with them. When it has to
+// ask again, it returns what the last request removed.
+func (c *Client) Prune(ctx context.Context, olderThan time.Duration) (ids []string, bytes uint64, err error) {
+	r, err := unary(ctx, c.link, "try again", c.jobs.Prune,
+		&telev1.PruneRequest{OlderThan: durationpb.New(olderThan)})
+	return r.GetJobIds(), r.GetOutputBytes(), err
 }

@@ -4,7 +4,9 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/telerun/tele/client"
 )
@@ -19,10 +21,14 @@ type Connection struct {
 	CA       string `name:"ca" help:"Certificate of the CA to trust." env:"TELE_CA" placeholder:"FILE" type:"path" group:"Connection"`
 	Cert     string `help:"Certificate to show." env:"TELE_CERT" placeholder:"FILE" type:"path" group:"Connection"`
 	Key      string `help:"Its key." env:"TELE_KEY" placeholder:"FILE" type:"path" group:"Connection"`
+
+	Reconnect time.Duration `help:"How long to try to reconnect when the server is lost on the way; 0 is never." default:"5m" env:"TELE_RECONNECT" group:"Connection"`
 }
 
-func (c *Connection) dial() (*client.Client, error) {
-	return client.Dial(client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir})
+func (c *Connection) dial(streams Streams) (*client.Client, error) {
+	return client.Dial(client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir,
+		Reconnect: c.Reconnect,
+		Notice:    func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }})
 }
 
 // each calls f for every id, and returns the first error when it has been through all.
@@ -44,4 +50,6 @@ type Commands struct {
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
+	Rm     Rm     `cmd:"" help:"Remove ended jobs and their output."`
+	Prune  Prune  `cmd:"" help:"Remove all ended jobs, or those that ended some time ago."`
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -46,6 +47,10 @@ func Exit(err error, addr string) (code int, message string) {
 		return 0, ""
 	case errors.As(err, &exit):
 		return int(exit), ""
+	}
+	var lost *client.LostError
+	if errors.As(err, &lost) {
+		return exitTele, err.Error()
 	}
 	var answer interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &answer) {

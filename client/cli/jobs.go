@@ -26,12 +26,12 @@ func (l *Logs) Run(ctx context.Context, streams Streams) error {
 	if l.Tail < 0 {
 		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", l.Tail)
 	}
-	c, err := l.dial()
+	c, err := l.dial(streams)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail}
+	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail, Event: tell(streams, "")}
 	switch {
 	case l.Stdout:
 		o.Stream = telev1.OutputStream_OUTPUT_STREAM_STDOUT
@@ -52,6 +52,19 @@ func (l *Logs) Run(ctx context.Context, streams Streams) error {
 	}
 	_, err = c.Output(ctx, l.ID, o, streams.Out, streams.Err)
 	return err
+}
+
+// tell returns a function that prints a line for each event of a job's output. Not every command knows
+// the limit.
+func tell(streams Streams, limit string) func(telev1.OutputEvent) {
+	if limit != "" {
+		limit = " of " + limit
+	}
+	return func(e telev1.OutputEvent) {
+		if e == telev1.OutputEvent_OUTPUT_EVENT_LIMIT_REACHED {
+			fmt.Fprintf(streams.Err, "tele: output limit%s reached; what the job writes after it is not kept\n", limit)
+		}
+	}
 }
 
 // A stamper writes the time before each line.
@@ -83,7 +96,7 @@ type Stop struct {
 
 // Run stops the jobs.
 func (s *Stop) Run(ctx context.Context, streams Streams) error {
-	c, err := s.dial()
+	c, err := s.dial(streams)
 	if err != nil {
 		return err
 	}
@@ -105,7 +118,7 @@ type Wait struct {
 
 // Run waits for the jobs.
 func (w *Wait) Run(ctx context.Context, streams Streams) error {
-	c, err := w.dial()
+	c, err := w.dial(streams)
 	if err != nil {
 		return err
 	}
@@ -120,4 +133,53 @@ func (w *Wait) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	return exitOf(last)
+}
+
+// Rm is `tele rm`.
+type Rm struct {
+	Connection
+	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+// Run removes the jobs.
+func (r *Rm) Run(ctx context.Context, streams Streams) error {
+	c, err := r.dial(streams)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return each(ctx, r.IDs, func(ctx context.Context, id string) error {
+		job, err := c.Remove(ctx, id)
+		if err == nil {
+			fmt.Fprintln(streams.Out, job.Id, "removed")
+		}
+		return err
+	})
+}
+
+// Prune is `tele prune`.
+type Prune struct {
+	Connection
+	OlderThan time.Duration `help:"Only jobs that ended at least so long ago, like 24h." placeholder:"TIME"`
+}
+
+// Run removes the jobs and says what went.
+func (p *Prune) Run(ctx context.Context, streams Streams) error {
+	if p.OlderThan < 0 {
+		return fmt.Errorf("--older-than %v: must not be negative", p.OlderThan)
+	}
+	c, err := p.dial(streams)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ids, bytes, err := c.Prune(ctx, p.OlderThan)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		fmt.Fprintln(streams.Out, id, "removed")
+	}
+	_, err = fmt.Fprintf(streams.Out, "%d jobs, %d bytes of output\n", len(ids), bytes)
+	return err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type Spec struct {
 	IORead  string            `name:"io-read" help:"Disk reads a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
 	IOWrite string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
 	Pids    string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
+	Output  string            `name:"output-limit" help:"Output that is kept, like 10M; the job is stopped when it writes more (default: 1G)." placeholder:"SIZE" group:"Limits"`
 	Strict  bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env     map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
@@ -31,7 +33,7 @@ func (s *Spec) proto() *telev1.JobSpec {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict,
+	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
@@ -70,7 +72,7 @@ type Run struct {
 
 // Run runs the command.
 func (r *Run) Run(ctx context.Context, streams Streams) error {
-	c, err := r.dial()
+	c, err := r.dial(streams)
 	if err != nil {
 		return err
 	}
@@ -89,9 +91,14 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		fmt.Fprintln(streams.Out, job.Id)
 		return nil
 	}
-	ended, err := c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, streams.Out, streams.Err)
-	if err != nil {
+	o := client.OutputOptions{Follow: true, Event: tell(streams, job.GetSpec().GetOutputLimit())}
+	ended, err := c.Output(ctx, job.Id, o, streams.Out, streams.Err)
+	var lost *client.LostError // says the same
+	if err != nil && !errors.As(err, &lost) {
 		return fmt.Errorf("%w (the job goes on; see it again with: tele logs %s)", err, job.Id)
+	}
+	if err != nil {
+		return err
 	}
 	if ended.GetReason() != telev1.Reason_REASON_EXITED {
 		fmt.Fprintf(streams.Err, "tele: job %s: %s\n", ended.GetId(), ended.GetMessage())

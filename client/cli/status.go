@@ -26,7 +26,7 @@ type Status struct {
 
 // Run shows the jobs.
 func (s *Status) Run(ctx context.Context, streams Streams) error {
-	c, err := s.dial()
+	c, err := s.dial(streams)
 	if err != nil {
 		return err
 	}
@@ -190,6 +190,7 @@ type jobJSON struct {
 	EndedAt   *time.Time           `json:"ended_at"`
 	Limits    map[string]limitJSON `json:"limits"`
 	Usage     usageJSON            `json:"usage"`
+	outputJSON
 }
 
 type limitJSON struct {
@@ -221,6 +222,14 @@ func usageOf(u *telev1.Usage) usageJSON {
 		u.MemoryPeakBytes, u.OomKills, u.IoReadBytes, u.IoWriteBytes, u.PidsPeak}
 }
 
+// An outputJSON is what became of a job's output.
+type outputJSON struct {
+	StdoutBytes   uint64 `json:"stdout_bytes"`
+	StderrBytes   uint64 `json:"stderr_bytes"`
+	DroppedBytes  uint64 `json:"dropped_bytes"`
+	OutputRemoved bool   `json:"output_removed"`
+}
+
 func instant(t *timestamppb.Timestamp) *time.Time {
 	if t == nil {
 		return nil
@@ -235,7 +244,8 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage)}
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage),
+			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved}}
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
 		}
@@ -254,7 +264,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-stop", "tele-wait", "tele-serve"}
+	"tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-serve"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.
 func (l *Links) Run(streams Streams) error {

@@ -20,7 +20,7 @@ type TelerunStart struct{ Spec }
 
 // Run starts the command and prints its id.
 func (s *TelerunStart) Run(ctx context.Context, t *Telerun, streams Streams) error {
-	c, err := t.dial()
+	c, err := t.dial(streams)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ type TelerunStatus struct {
 
 // Run prints the job's id, status and exit code.
 func (s *TelerunStatus) Run(ctx context.Context, t *Telerun, streams Streams) error {
-	c, err := t.dial()
+	c, err := t.dial(streams)
 	if err != nil {
 		return err
 	}
