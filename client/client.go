@@ -76,7 +76,7 @@ func Dial(o Options) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		creds = credentials.NewTLS(config)
+		creds = alerting{credentials.NewTLS(config)}
 	}
 	return o.dial(addr, grpc.WithTransportCredentials(creds))
 }
