@@ -13,7 +13,9 @@ import (
 // user reads. So when nothing was read from the server yet, a write that fails reads what it said.
 
 // alerting are credentials whose connections do that.
-type alerting struct{ credentials.TransportCredentials }
+type alerting struct {
+	credentials.TransportCredentials
+}
 
 func (a alerting) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := a.TransportCredentials.ClientHandshake(ctx, authority, raw)

@@ -68,7 +68,7 @@ func TestJSONNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, job := range list {
-		names(t, job, "command created_at ended_at exit_code job_id limits message reason started_at status usage user")
+		names(t, job, "command created_at dropped_bytes ended_at exit_code job_id limits message output_removed reason started_at status stderr_bytes stdout_bytes usage user")
 		names(t, job["usage"].(map[string]any), "cpu_system_usec cpu_usec cpu_user_usec io_read_bytes io_write_bytes "+
 			"memory_peak_bytes oom_kills pids_peak throttled_count throttled_usec")
 		if i == 1 {
