@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -38,10 +39,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TELE_ADDR", freeAddr(t))
 			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+			env.Values["servers"] = &[]*serverProcess{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exit": expectExit, "server": startServer, "help": expectHelp, "cert": makeCert,
+			"exit": expectExit, "server": startServer, "crash": crashServer, "await": awaitFile, "help": expectHelp, "cert": makeCert,
 			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
 		},
 	})
@@ -106,22 +108,27 @@ func expectHelp(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// A serverProcess is the server of a script.
+type serverProcess struct {
+	cmd     *exec.Cmd
+	drained chan struct{} // closed when it has ended and log is complete
+	log     bytes.Buffer
+}
+
 // startServer is `server COMMAND…`: starts it, waits until it listens, and ends it with the script.
 func startServer(ts *testscript.TestScript, _ bool, args []string) {
-	cmd := command(ts, append(args, "--stop-jobs-on-exit"))
-	stderr, err := cmd.StderrPipe()
+	s := &serverProcess{cmd: command(ts, append(args, "--stop-jobs-on-exit")), drained: make(chan struct{})}
+	stderr, err := s.cmd.StderrPipe()
 	ts.Check(err)
-	ts.Check(cmd.Start())
-	var log bytes.Buffer
+	ts.Check(s.cmd.Start())
 	listening := make(chan bool, 1)
-	drained := make(chan struct{})
 	go func() {
-		defer close(drained)
+		defer close(s.drained)
 		buf := make([]byte, 4096)
 		for told := false; ; {
 			n, err := stderr.Read(buf)
-			log.Write(buf[:n])
-			if !told && (err != nil || bytes.Contains(log.Bytes(), []byte("cgroups"))) {
+			s.log.Write(buf[:n])
+			if !told && (err != nil || bytes.Contains(s.log.Bytes(), []byte("cgroups"))) {
 				listening <- err == nil
 				told = true
 			}
@@ -130,15 +137,47 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}()
-	ts.Defer(func() {
-		_ = cmd.Process.Signal(os.Interrupt) // gone already shows below
-		<-drained
-		if err := cmd.Wait(); err != nil {
-			ts.Logf("server: %v", err)
-		}
-		ts.Logf("server's log:\n%s", log.String())
-	})
+	servers := ts.Value("servers").(*[]*serverProcess)
+	*servers = append(*servers, s)
+	ts.Defer(func() { s.end(ts, os.Interrupt) })
 	if !<-listening {
-		ts.Fatalf("the server ended:\n%s", log.String())
+		ts.Fatalf("the server ended:\n%s", s.log.String())
+	}
+}
+
+// end ends the server, once, and logs what it said.
+func (s *serverProcess) end(ts *testscript.TestScript, signal os.Signal) {
+	if s.cmd.ProcessState != nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(signal) // gone already shows below
+	<-s.drained
+	if err := s.cmd.Wait(); err != nil {
+		ts.Logf("server: %v", err)
+	}
+	ts.Logf("server's log:\n%s", s.log.String())
+}
+
+// crashServer is `crash`: kill -9 to the server that was started last.
+func crashServer(ts *testscript.TestScript, _ bool, _ []string) {
+	servers := *ts.Value("servers").(*[]*serverProcess)
+	if len(servers) == 0 {
+		ts.Fatalf("no server runs")
+	}
+	servers[len(servers)-1].end(ts, os.Kill)
+}
+
+// awaitFile is `await FILE TEXT`: waits until the file holds the text.
+func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: await FILE TEXT")
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // another process writes it
+		if text, _ := os.ReadFile(ts.MkAbs(args[0])); bytes.Contains(text, []byte(args[1])) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not hold %q", args[0], args[1])
+		}
 	}
 }

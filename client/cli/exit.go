@@ -16,7 +16,8 @@ import (
 // How tele exits, in this file alone:
 //
 //	0–124    the command's own
-//	125      tele's own error: bad arguments, no server, no permission, no such job
+//	125      tele's own error: bad arguments, no server, no permission, no such job;
+//	         or a job that failed although its command exited with 0, or whose end nobody saw
 //	126      the command cannot be executed
 //	127      the command is not there
 //	128+n    the command was ended by signal n
@@ -31,10 +32,15 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// exitOf is how tele ends for a job that has.
+// exitOf is how tele ends for a job that has. A job can fail without an exit code that says so:
+// nobody saw its end, or it took the signal at its timeout or output limit for a reason to exit
+// with 0.
 func exitOf(job *telev1.Job) error {
-	if code := job.GetExitCode(); code != 0 {
-		return exitError(code)
+	switch {
+	case job.GetExitCode() != 0:
+		return exitError(job.GetExitCode())
+	case job.GetStatus() == telev1.JobStatus_JOB_STATUS_FAILED:
+		return exitError(exitTele)
 	}
 	return nil
 }
