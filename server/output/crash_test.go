@@ -86,6 +86,7 @@ func crashIf(err error) {
 func TestKilled(t *testing.T) {
 	const kills = 60
 	total := [3]int64{Stdout: 48 << 20, Stderr: 16 << 20}
+	rest := total
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -132,14 +133,6 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
-	spend := func(share int64) {
-		for _, s := range []Stream{Stdout, Stderr} {
-			n := min(total[s], share)
-			total[s] -= n
-			more[s] <- n
-		}
-	}
-
 	var followed bytes.Buffer
 	var killedAfter int64
 	for i := range kills + 1 {
@@ -151,12 +144,15 @@ func TestKilled(t *testing.T) {
 		server.Env = append(os.Environ(), crashDir+"="+dir, fmt.Sprintf("%s=%d", crashOffset, followed.Len()))
 		server.Stderr = os.Stderr
 		server.ExtraFiles = []*os.File{reads[0], reads[1], to}
-		if i < kills {
-			spend(random.Int64N(2 << 20))
-		} else {
-			spend(1 << 30)
-			close(more[Stdout])
-			close(more[Stderr])
+		for _, s := range []Stream{Stdout, Stderr} {
+			n := rest[s]
+			if i < kills {
+				n = 1 + random.Int64N(total[s]/kills) // something each time: the follower gets a byte
+			}
+			rest[s] -= n
+			if more[s] <- n; i == kills {
+				close(more[s])
+			}
 		}
 		if err := server.Start(); err != nil {
 			t.Fatal(err)
@@ -195,10 +191,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d kills during the first %d MiB of %d", kills, killedAfter>>20, followed.Len()>>20)
 
 	checkFiles(t, dir)
-	for s, want := range [3]int64{Stdout: 48 << 20, Stderr: 16 << 20} {
-		if s > 0 {
-			checkLines(t, filepath.Join(dir, names[s]), s, want)
-		}
+	for _, s := range []Stream{Stdout, Stderr} {
+		checkLines(t, filepath.Join(dir, names[s]), int(s), total[s])
 	}
 	l, err = Open(dir)
 	if err != nil {

@@ -137,8 +137,8 @@ func (l *Log) reserve(s Stream, n int64) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.limit > 0 {
-		kept := l.written[Stdout] + l.written[Stderr] +
-			0
+		kept := l.written[Stdout] + l.written[Stderr] + max(l.reserved[Stdout]-recordSize, 0) +
+			max(l.reserved[Stderr]-recordSize, 0)
 		n = min(n, l.limit-kept)
 		if n <= 0 || l.records*recordSize >= max(l.limit, smallIndex) {
 			return 0, fmt.Errorf("%w of %d bytes", ErrLimit, l.limit)

@@ -256,7 +256,7 @@ func TestLimit(t *testing.T) {
 func TestLimitOfTwoStreams(t *testing.T) {
 	w := newWriter(t)
 	w.log.SetLimit(150)
-	w.log.SetSpace(NewSpace(150 + 2*recordSize))
+	w.log.SetSpace(NewSpace(1000))
 	for _, test := range []struct {
 		s    Stream
 		want int64
