@@ -18,11 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"tele":       func() { os.Exit(run(append([]string{"tele"}, os.Args[1:]...))) },
-		"telerun":    func() { os.Exit(run(append([]string{"telerun"}, os.Args[1:]...))) },
-		"teleworker": func() { os.Exit(run(append([]string{"teleworker"}, os.Args[1:]...))) },
-	})
+	commands := map[string]func(){}
+	for _, name := range []string{"tele", "telerun", "teleworker", "tele-run", "tele-status", "tele-logs"} {
+		commands[name] = func() { os.Exit(run(append([]string{name}, os.Args[1:]...))) }
+	}
+	testscript.Main(m, commands)
 }
 
 // TestScripts runs the command lines in testdata against a real server, one for each script.

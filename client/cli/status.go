@@ -276,7 +276,7 @@ func (l *Links) Run(streams Streams) error {
 		path := l.Dir + "/" + name
 		if err := os.Symlink(self, path); err != nil {
 			if to, readErr := os.Readlink(path); readErr != nil || to != self {
-				return err
+				return fmt.Errorf("%w (and it is no link to %s: remove it, or choose another directory)", err, self)
 			}
 		}
 		fmt.Fprintln(streams.Out, path)
