@@ -177,10 +177,16 @@ func (c *Client) fullID(ctx context.Context, id string) (string, error) {
 	return job.GetId(), err
 }
 
-// List returns all visible jobs with one of the statuses (none: any), newest first.
-func (c *Client) List(ctx context.Context, statuses ...telev1.JobStatus) ([]*telev1.Job, error) {
+// ListOptions say which jobs List returns, and how much of them. The zero value is all of all.
+type ListOptions struct {
+	Statuses []telev1.JobStatus // only jobs with one of these
+	Brief    bool               // without limits, usage, and of the spec all but the command
+}
+
+// List returns the visible jobs, newest first.
+func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error) {
 	var all []*telev1.Job
-	request := &telev1.ListRequest{Statuses: statuses, PageSize: 1000}
+	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief}
 	for {
 		r, err := unary(ctx, c.link, "try again", c.jobs.List, request)
 		if err != nil {

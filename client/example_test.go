@@ -53,7 +53,7 @@ func ExampleClient_Stop() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	jobs, err := c.List(ctx, telev1.JobStatus_JOB_STATUS_RUNNING)
+	jobs, err := c.List(ctx, client.ListOptions{Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -79,7 +79,20 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	}
 	list, next, err := s.table.List(caller(ctx).Sees,
 		job.Page{Statuses: r.Statuses, After: r.PageToken, Size: size})
+	if r.Brief {
+		for i, j := range list {
+			list[i] = brief(j)
+		}
+	}
 	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
+}
+
+// brief is a job as a table shows it.
+func brief(j *telev1.Job) *telev1.Job {
+	return &telev1.Job{Id: j.Id, Spec: &telev1.JobSpec{Command: j.Spec.GetCommand()}, User: j.User, Status: j.Status,
+		Reason: j.Reason, Message: j.Message, ExitCode: j.ExitCode, Signal: j.Signal,
+		CreatedAt: j.CreatedAt, StartedAt: j.StartedAt, EndedAt: j.EndedAt,
+		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved}
 }
 
 func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.StopResponse, error) {

@@ -155,7 +155,7 @@ func TestNothingIsLeft(t *testing.T) {
 		})
 	}
 	// The server must know of the waits before it ends.
-	if _, err := c.List(t.Context()); err != nil {
+	if _, err := c.List(t.Context(), client.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 { // into the shutdown
@@ -214,7 +214,8 @@ func cutStarts(t *testing.T, c *client.Client) {
 		_, _ = c.Start(ctx, sh("sleep 1000")) // cut off, mostly
 		cancel()
 	}
-	jobs, err := c.List(t.Context(), telev1.JobStatus_JOB_STATUS_RUNNING, telev1.JobStatus_JOB_STATUS_SUBMITTED)
+	jobs, err := c.List(t.Context(), client.ListOptions{Statuses: []telev1.JobStatus{
+		telev1.JobStatus_JOB_STATUS_RUNNING, telev1.JobStatus_JOB_STATUS_SUBMITTED}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +331,7 @@ func TestListPages(t *testing.T) {
 		}
 		seen[job.Id] = true
 	}
-	failed, err := c.List(t.Context(), telev1.JobStatus_JOB_STATUS_FAILED)
+	failed, err := c.List(t.Context(), client.ListOptions{Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_FAILED}})
 	if err != nil || len(failed) != 3 {
 		t.Errorf("got %d failed jobs, %v", len(failed), err)
 	}

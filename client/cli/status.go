@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -33,7 +34,7 @@ func (s *Status) Run(ctx context.Context, streams Streams) error {
 	defer c.Close()
 	var jobs []*telev1.Job
 	if len(s.IDs) == 0 {
-		jobs, err = c.List(ctx)
+		jobs, err = c.List(ctx, client.ListOptions{Brief: s.Output == "text"})
 	} else {
 		err = each(ctx, s.IDs, func(ctx context.Context, id string) error {
 			job, err := c.Get(ctx, id)

@@ -1170,7 +1170,10 @@ type ListRequest struct {
 	// At most this many; 0 is 100, the most is 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Leave out what a table of jobs does not show: of the spec everything but
+	// the command, the limits and the usage.
+	Brief         bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1224,6 +1227,13 @@ func (x *ListRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
 }
 
 // ListResponse is a page of jobs, newest first.
@@ -1951,12 +1961,13 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"GetRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"-\n" +
 	"\vGetResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"y\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x8f\x01\n" +
 	"\vListRequest\x12.\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x12.tele.v1.JobStatusR\bstatuses\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"X\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05brief\x18\x04 \x01(\bR\x05brief\"X\n" +
 	"\fListResponse\x12 \n" +
 	"\x04jobs\x18\x01 \x03(\v2\f.tele.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +
