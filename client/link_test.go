@@ -198,6 +198,28 @@ func TestEachOutageOnce(t *testing.T) {
 	}
 }
 
+// TestLateCall: a call that learns of a loss when others have got over it opens no outage, and an
+// answer from before a loss ends none.
+func TestLateCall(t *testing.T) {
+	told := make(notices, 10)
+	l := &link{reconnect: time.Minute, notice: told.add}
+	before, cause := l.begun(), status.Error(codes.Unavailable, "EOF")
+	l.lose(before, cause)
+	l.lose(before, cause)
+	l.found(before)
+	if n := len(told.all()); n != 1 {
+		t.Errorf("%d notices of a loss", n)
+	}
+	l.found(l.begun())
+	if n := len(told.all()); n != 1 {
+		t.Errorf("%d notices of the end", n)
+	}
+	l.lose(before, cause)
+	if lines := told.all(); len(lines) > 0 {
+		t.Errorf("a late call: %q", lines)
+	}
+}
+
 // memory is a server that is reached without the kernel, so that synctest's time passes by itself.
 type memory struct {
 	mu sync.Mutex
