@@ -134,6 +134,8 @@ func TestFollowThroughCuts(t *testing.T) {
 			if len(lines) < 20 || len(lines)%2 != 0 {
 				t.Errorf("%d notices, the last: %q", len(lines), lines[len(lines)-1])
 			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			t.Logf("%d connections cut, %d outages, %d bytes", p.cuts, len(lines)/2, stdout.Len()+stderr.Len())
 		})
 	}
