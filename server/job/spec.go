@@ -3,10 +3,7 @@ package job
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/telerun/tele/limits"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -37,6 +34,9 @@ func parseLimits(asked *telev1.Limits, most limits.Limits) (limits.Limits, error
 	} {
 		if text == "" {
 			continue
+		}
+		if len(text) > maxLimitText {
+			return values, bad("spec.limits."+string(name), "%s is no limit", Quote(text))
 		}
 		value, err := limits.Parse(name, text)
 		if err != nil {
@@ -82,30 +82,6 @@ func (j *Job) outputStatus() *telev1.LimitStatus {
 	text := limits.Format(limits.Output, value)
 	return &telev1.LimitStatus{Name: string(limits.Output), Asked: text, Applied: text,
 		How: "the server stops the job when its output files have " + text}
-}
-
-// checkSpec finds what is wrong with a request before anything is made.
-func checkSpec(spec *telev1.JobSpec) error {
-	if len(spec.GetCommand()) == 0 || spec.Command[0] == "" {
-		return bad("spec.command", "the command is empty; say what to run: tele run -- COMMAND [ARG…]")
-	}
-	for _, arg := range spec.Command {
-		if strings.Contains(arg, "\x00") {
-			return bad("spec.command", "%q has a NUL in it", arg)
-		}
-	}
-	for key, value := range spec.Env {
-		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") {
-			return bad("spec.env", "%q=%q is no environment variable", key, value)
-		}
-	}
-	if spec.Cwd != "" && (!path.IsAbs(spec.Cwd) || strings.Contains(spec.Cwd, "\x00")) {
-		return bad("spec.cwd", "%q is no absolute path", spec.Cwd)
-	}
-	if d := spec.Timeout; d != nil && d.AsDuration() != 0 && d.AsDuration() < time.Millisecond {
-		return bad("spec.timeout", "%s is too short, the least is 1ms", d.AsDuration())
-	}
-	return nil
 }
 
 // environment is what the command gets: nothing of the server's own.
