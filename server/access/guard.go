@@ -9,11 +9,13 @@ import (
 	"time"
 	"unicode"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Guard stands before every method: it finds out who calls, refuses whom the table of rights does
@@ -22,6 +24,8 @@ type Guard struct {
 	// Peers gives roles to local users by uid, on the unix socket. Root and the server's own
 	// user are administrators without being named; everybody else not named is refused.
 	Peers map[uint32]Role
+	// Rate is how often one identity may call; nil is no limit.
+	Rate *Rate
 }
 
 // Unary is a grpc.UnaryServerInterceptor.
@@ -59,6 +63,12 @@ func (s knownStream) Context() context.Context { return s.ctx }
 // what, why, and what to do.
 func (g *Guard) admit(ctx context.Context, method string) (context.Context, error) {
 	id, err := g.identify(ctx)
+	if err == nil {
+		err = checkRoom(ctx)
+	}
+	if err == nil {
+		err = g.checkRate(id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +91,11 @@ func (g *Guard) identify(ctx context.Context) (Identity, error) {
 	if !ok {
 		return Identity{}, errUnknown
 	}
-	switch info := caller.AuthInfo.(type) {
+	info := caller.AuthInfo
+	if v, ok := info.(*visitor); ok {
+		info = v.AuthInfo
+	}
+	switch info := info.(type) {
 	case credentials.TLSInfo:
 		if len(info.State.VerifiedChains) > 0 {
 			return fromCert(info.State.VerifiedChains[0][0], time.Now())
@@ -90,6 +104,19 @@ func (g *Guard) identify(ctx context.Context) (Identity, error) {
 		return g.fromPeer(info)
 	}
 	return Identity{}, errUnknown
+}
+
+// checkRate refuses a call that comes too soon, and says when to try again.
+func (g *Guard) checkRate(id Identity) error {
+	wait := g.Rate.Take(id.Name, time.Now())
+	if wait == 0 {
+		return nil
+	}
+	s := status.Newf(codes.ResourceExhausted, "%s makes more calls than one client may; try again in %s", id, wait)
+	if with, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(wait)}); err == nil {
+		s = with // it fails for an OK status alone
+	}
+	return s.Err()
 }
 
 var errUnknown = status.Error(codes.Unauthenticated,

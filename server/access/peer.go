@@ -42,8 +42,13 @@ type bothCredentials struct {
 }
 
 func (b bothCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if _, local := conn.(*net.UnixConn); local {
-		return PeerCredentials().ServerHandshake(conn)
+	under := conn
+	if v, ok := conn.(*visitor); ok {
+		under = v.Conn
+	}
+	if local, ok := under.(*net.UnixConn); ok {
+		_, info, err := PeerCredentials().ServerHandshake(local)
+		return conn, info, err
 	}
 	return b.TransportCredentials.ServerHandshake(conn)
 }
