@@ -25,6 +25,7 @@ type service struct {
 	table       *job.Table
 	hostNetwork bool
 	streams     *access.Counter // open, by identity
+	large       chan struct{}   // taken by the streams with large chunks
 }
 
 // caller is who makes this call; the interceptors see to it that there is one.
@@ -77,6 +78,9 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	if size < 0 || size > 1000 {
 		return nil, toStatus(&job.BadRequest{Field: "page_size", Why: "must be from 0 to 1000"})
 	}
+	if len(r.Statuses) > len(telev1.JobStatus_name) {
+		return nil, toStatus(&job.BadRequest{Field: "statuses", Why: "are more than there are"})
+	}
 	list, next, err := s.table.List(caller(ctx).Sees,
 		job.Page{Statuses: r.Statuses, After: r.PageToken, Size: size})
 	if r.Brief {
@@ -107,10 +111,13 @@ func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.Stop
 	signal, ok := parseSignal(r.Signal)
 	if !ok {
 		return nil, toStatus(&job.BadRequest{Field: "signal",
-			Why: strconv.Quote(r.Signal) + " is no signal; write it like TERM, SIGTERM or 15"})
+			Why: job.Quote(r.Signal) + " is no signal; write it like TERM, SIGTERM or 15"})
 	}
 	grace := 10 * time.Second
 	if r.Grace != nil {
+		if err := job.CheckDuration("grace", r.Grace); err != nil {
+			return nil, toStatus(err)
+		}
 		grace = r.Grace.AsDuration()
 	}
 	if err := j.Stop(signal, grace, who.Name); err != nil {
@@ -174,8 +181,23 @@ func (s *service) Prune(ctx context.Context, r *telev1.PruneRequest) (*telev1.Pr
 	return response, toStatus(err)
 }
 
-// chunkSize is the most data in one message.
-const chunkSize = 256 << 10
+// chunkSize is the most data in one message, and what a stream holds twice while its client does not
+// read. Only so many streams at a time have it: a thousand would hold 512 MiB.
+const (
+	chunkSize      = 256 << 10
+	largeStreams   = 64
+	smallChunkSize = 16 << 10
+)
+
+// buffer is for one stream's chunks; the caller calls release at its end.
+func (s *service) buffer() (buf []byte, release func()) {
+	select {
+	case s.large <- struct{}{}:
+		return make([]byte, chunkSize), func() { <-s.large }
+	default:
+		return make([]byte, smallChunkSize), func() {}
+	}
+}
 
 func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
@@ -185,30 +207,31 @@ func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	if err != nil {
 		return err
 	}
-	release, ok := s.streams.Acquire(caller(ctx).Name)
+	leave, ok := s.streams.Acquire(caller(ctx).Name)
 	if !ok {
 		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
 	}
-	defer release()
+	defer leave()
 	if r.TailLines != nil && r.Offset != 0 {
 		return toStatus(&job.BadRequest{Field: "tail_lines", Why: "does not go together with offset"})
 	}
-	options := output.ReadOptions{Stream: output.Stream(r.Stream), Offset: int64(r.Offset),
-		Tail: int(r.GetTailLines()), Follow: r.Follow, KeepChunks: r.KeepChunks}
-	if options.Stream > output.Stderr {
+	if r.Stream < 0 || r.Stream > telev1.OutputStream_OUTPUT_STREAM_STDERR {
 		return toStatus(&job.BadRequest{Field: "stream", Why: "is unknown"})
 	}
+	options := output.ReadOptions{Stream: output.Stream(r.Stream), Offset: int64(r.Offset),
+		Tail: int(r.GetTailLines()), Follow: r.Follow, KeepChunks: r.KeepChunks}
 	reader, err := j.Output(options)
 	if err != nil {
 		return toStatus(err)
 	}
 	defer reader.Close()
-	return send(ctx, j, reader, stream)
+	buf, release := s.buffer()
+	defer release()
+	return send(ctx, j, reader, stream, buf)
 }
 
 func send(ctx context.Context, j *job.Job, reader *output.Reader,
-	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
-	buf := make([]byte, chunkSize)
+	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse], buf []byte) error {
 	for {
 		chunk, err := reader.Next(ctx, buf)
 		if err == io.EOF {

@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 )
 
@@ -41,7 +40,9 @@ type Command struct {
 	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
 	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
 	StopJobsOnExit   bool            `help:"Stop all jobs when the server ends. Otherwise they go on, and the next server takes them over."`
-	MaxStreams       int             `help:"Output streams that one client may have open." default:"10000"`
+	MaxStreams       int             `help:"Output streams that one client may have open." default:"1000"`
+	MaxConnections   int             `help:"Connections that one client may have open." default:"1000"`
+	MaxRate          int             `help:"Calls a second that one client may make, and twice as many at once." default:"5000"`
 }
 
 // DefaultHide are the places that are nobody's business in a job: what people, services and the
@@ -109,11 +110,12 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer c.end(table)
-	server, err := c.newServer(state, table, log)
+	door := c.newDoor()
+	server, err := c.newServer(state, door, table, log)
 	if err != nil {
 		return err
 	}
-	return c.listen(ctx, state, server, groups, table, log)
+	return c.listen(ctx, state, door, server, groups, table, log)
 }
 
 // end is the end of the server for the jobs.
@@ -133,23 +135,20 @@ func host(addr string) []string {
 	return nil
 }
 
-func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) (*grpc.Server, error) {
+func (c *Command) newServer(state string, door *access.Door, table *job.Table, log zerolog.Logger) (*grpc.Server, error) {
 	tls, err := access.ServerTLS(access.CertDir(state), func(err error) {
 		log.Err(err).Msg("certificates changed")
 	})
 	if err != nil {
 		return nil, err
 	}
-	guard := &access.Guard{}
-	server := grpc.NewServer(
-		grpc.Creds(access.Credentials(tls)),
-		grpc.ChainUnaryInterceptor(guard.Unary), grpc.ChainStreamInterceptor(guard.Stream),
-		grpc.MaxRecvMsgSize(4<<20),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	guard := &access.Guard{Rate: access.NewRate(c.MaxRate)}
+	server := grpc.NewServer(append(c.doorOptions(),
+		grpc.Creds(door.Credentials(tls)), grpc.StatsHandler(door.Intake()),
+		grpc.ChainUnaryInterceptor(shortenUnary, guard.Unary),
+		grpc.ChainStreamInterceptor(shortenStream, guard.Stream))...)
 	telev1.RegisterJobServiceServer(server, &service{table: table, hostNetwork: c.AllowHostNetwork,
-		streams: access.NewCounter(c.MaxStreams)})
+		streams: access.NewCounter(c.MaxStreams), large: make(chan struct{}, largeStreams)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
 	return server, nil
@@ -157,7 +156,7 @@ func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) 
 
 // listen serves on both listeners and ends with the jobs before the connections, so that everybody
 // hears of it.
-func (c *Command) listen(ctx context.Context, state string, server *grpc.Server, groups *cgroup.Manager,
+func (c *Command) listen(ctx context.Context, state string, door *access.Door, server *grpc.Server, groups *cgroup.Manager,
 	table *job.Table, log zerolog.Logger) error {
 	socket := filepath.Join(state, "tele.sock")
 	unixListener, err := access.ListenUnix(socket)
@@ -176,7 +175,7 @@ func (c *Command) listen(ctx context.Context, state string, server *grpc.Server,
 	}
 	failed := make(chan error, 2)
 	for _, l := range []net.Listener{tcp, unixListener} {
-		go func() { failed <- server.Serve(l) }()
+		go func() { failed <- server.Serve(door.Listen(l)) }()
 	}
 	select {
 	case err = <-failed:

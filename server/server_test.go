@@ -28,7 +28,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if state := os.Getenv(beServer); state != "" {
+		os.Exit(serverMain(state))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A logWriter sends on the address that the server logs.
 type logWriter struct{ addr chan string }
@@ -44,12 +49,7 @@ func (w logWriter) Write(line []byte) (int, error) {
 // serve runs a server until stop is called or the test ends.
 func serve(t *testing.T, command Command) (c *client.Client, stop func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if strings.Contains(os.Getenv("TELE_REQUIRE"), "root") {
-			t.Fatal("TELE_REQUIRE names root, and this is not root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	command.Addr, command.StopJobsOnExit = "127.0.0.1:0", true
 	if command.StateDir == "" {
