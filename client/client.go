@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc"
@@ -150,6 +151,9 @@ func (c *Client) Close() error { return c.link.conn.Close() }
 
 // Start starts a job and returns when its command runs. However often it has to ask, it starts one.
 func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {
+	if err := checkText(spec); err != nil {
+		return nil, err
+	}
 	r, err := unary(ctx, c.link, "the job may have been started; see: tele status", c.jobs.Start,
 		&telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text()})
 	return r.GetJob(), err
@@ -157,8 +161,25 @@ func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, 
 
 // Plan returns the steps that would make the job's sandbox, for people, and makes nothing.
 func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error) {
+	if err := checkText(spec); err != nil {
+		return "", err
+	}
 	r, err := unary(ctx, c.link, "try again", c.jobs.Start, &telev1.StartRequest{Spec: spec, DryRun: true})
 	return r.GetPlan(), err
+}
+
+// checkText says of which string protobuf would only say that there is one it does not take.
+func checkText(spec *telev1.JobSpec) error {
+	texts := append([]string{spec.GetCwd()}, spec.GetCommand()...)
+	for name, value := range spec.GetEnv() {
+		texts = append(texts, name, value)
+	}
+	for _, text := range texts {
+		if !utf8.ValidString(text) {
+			return status.Errorf(codes.InvalidArgument, "%.100q is not UTF-8, and other bytes cannot be passed to a job; give them in a file", text)
+		}
+	}
+	return nil
 }
 
 // Get returns a job as it is now. Here and below, id may be any unique prefix.
