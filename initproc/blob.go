@@ -49,7 +49,8 @@ const (
 // Control steps have numbers that no system call has.
 const (
 	// opFork starts the command's process. The child goes on with the next step, and init, once the
-	// child has executed a program or ended, with the step whose index is argument 0.
+	// child has executed a program or ended, with the step whose index is argument 0. Argument 1 are
+	// further flags of clone(2).
 	opFork = 1<<31 + iota
 	// opFail ends a list of tries: it fails with the EACCES that one of them met, or else with
 	// argument 0.

@@ -24,7 +24,7 @@
 //  6. pivot_root, and the host's tree goes: from here on no path leads back
 //  7. host name and loopback
 //  8. the command's own process begins: session, resource limits, no capability in reach, group
-//     before user, no_new_privs, (seccomp), working directory, close-on-exec for all descriptors
+//     before user, no_new_privs, seccomp, working directory, close-on-exec for all descriptors
 //     that are not its own, exec
 //
 // # The exchange

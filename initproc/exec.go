@@ -6,9 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forkCommand begins the steps of the command's own process and returns the index of its step.
-func forkCommand(b *builder) int {
-	b.step("start the command's process", opFork, number(0))
+// forkCommand begins the steps of the command's own process and returns the index of its step. With
+// CLONE_FILES it shares init's table of descriptors until closeOnExec, for filterCalls.
+func forkCommand(b *builder, s Spec) int {
+	share := 0
+	if s.SeccompListener {
+		share = unix.CLONE_FILES
+	}
+	b.step("start the command's process", opFork, number(0), number(share))
 	return len(b.steps) - 1
 }
 
@@ -32,10 +37,10 @@ func changeDir(b *builder, s Spec) {
 }
 
 // closeOnExec leaves the command 0, 1 and 2: also what no step opened (CVE-2024-21626). Not closed
-// at once, for a failed exec is still to be reported.
+// at once, for a failed exec is still to be reported. A table that is shared with init is copied first.
 func closeOnExec(b *builder) {
 	b.step("close descriptors on exec", unix.SYS_CLOSE_RANGE, number(3), number(uint32(1<<32-1)),
-		number(unix.CLOSE_RANGE_CLOEXEC))
+		number(unix.CLOSE_RANGE_CLOEXEC|unix.CLOSE_RANGE_UNSHARE))
 }
 
 const nameExecute = "execute the command"

@@ -235,14 +235,14 @@ func (m *machine) tolerate(s *step, e int32) {
 	m.fail(e)
 }
 
-// fork starts the command's process. The two share nothing but what fork(2) shares; CLONE_VFORK
-// only makes init wait until the child has executed its program, so that "running" is true when
-// it is said.
+// fork starts the command's process. The two share nothing but what fork(2) shares, and what the
+// plan says; CLONE_VFORK only makes init wait until the child has executed its program, so that
+// "running" is true when it is said.
 //
 //go:norace
 //go:nosplit
 func (m *machine) fork(s *step) {
-	pid := sys(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	pid := sys(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD)|uintptr(s.args[1]), 0, 0, 0, 0, 0)
 	switch {
 	case failed(pid):
 		m.fail(errno(pid))

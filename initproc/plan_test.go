@@ -18,12 +18,16 @@ func TestGoldenPlans(t *testing.T) {
 		Hostname: "abc", UID: 1879048192, GID: 1879048192, Work: "/state/jobs/abc/work", Anchor: "/state/root",
 		Hide: []string{"/root", "/run", "/state"}, Command: []string{"ls", "-l"}, Cwd: Home,
 		Env: []string{"HOME=" + Home, "PATH=/usr/bin:/bin"}, TmpSize: 500 << 20,
+		Seccomp: make([]byte, 80*sockFilterSize),
 	}
 	v1 := base
 	v1.Join = 2
+	log := base
+	log.SeccompListener = true
 	user := base
+	user.Seccomp = nil
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user} {
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "log": log} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)
@@ -47,6 +51,7 @@ func TestGoldenPlans(t *testing.T) {
 func TestBadSpecs(t *testing.T) {
 	for _, s := range []Spec{{}, {Command: []string{""}}, {Command: []string{"a\x00b"}},
 		{Command: []string{"a"}, Env: []string{"K=\x00"}},
+		{Command: []string{"a"}, Seccomp: make([]byte, 7)}, {Command: []string{"a"}, Seccomp: make([]byte, 8<<12+8)},
 		{Command: []string{"a", string(make([]byte, maxPlan))}}} {
 		if _, err := newPlan(s, anyHost); err == nil {
 			t.Errorf("%.40v: no error", s)

@@ -146,7 +146,8 @@ func (v *view) word(offset uint64) uint64 {
 //
 //	s string, d number, x hexadecimal, o octal, f descriptor, v array of strings, r two numbers
 //	m mount flags, a struct mount_attr, c clone flags, O open flags, T open_tree flags
-//	i struct ifreq, p bytes that need no showing
+//	i struct ifreq, F struct sock_fprog, P prctl option, S seccomp operation, N seccomp flags
+//	C close_range flags, p bytes that need no showing
 type signature struct{ name, args string }
 
 var signatures = map[uint32]signature{
@@ -179,9 +180,10 @@ var signatures = map[uint32]signature{
 	unix.SYS_KEYCTL:         {"keyctl", "dd"},
 	unix.SYS_DUP3:           {"dup3", "fdO"},
 	unix.SYS_CAPSET:         {"capset", "pp"},
-	unix.SYS_CLOSE_RANGE:    {"close_range", "ddx"},
+	unix.SYS_SECCOMP:        {"seccomp", "SNF"},
+	unix.SYS_CLOSE_RANGE:    {"close_range", "ddC"},
 	unix.SYS_EXECVE:         {"execve", "svv"},
-	opFork:                  {"fork", "d"},
+	opFork:                  {"fork", "dc"},
 	opFail:                  {"fail", "e"},
 	opReport:                {"report", ""},
 	opSupervise:             {"supervise", ""},
@@ -249,6 +251,8 @@ func (v *view) pointer(letter byte, offset uint64) string {
 		return "[" + strings.Join(list, ", ") + "]"
 	case 'r':
 		return fmt.Sprintf("{%d, %d}", v.word(offset), v.word(min(offset+8, uint64(len(v.blob)))))
+	case 'F':
+		return fmt.Sprintf("{%d instructions}", v.word(offset)&0xffff)
 	case 'a':
 		return "{set " + flags(flagNames['a'], v.word(offset)) + "}"
 	case 'i':
@@ -273,11 +277,16 @@ var flagNames = map[byte][]flagName{
 		{unix.MOUNT_ATTR_RDONLY, "RDONLY"}, {unix.MOUNT_ATTR_NOSUID, "NOSUID"},
 		{unix.MOUNT_ATTR_NODEV, "NODEV"}, {unix.MOUNT_ATTR_NOEXEC, "NOEXEC"},
 	},
-	'c': {{unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"}},
+	'c': {{unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"}, {unix.CLONE_FILES, "CLONE_FILES"}, {0, "0"}},
 	'O': {{unix.O_WRONLY, "O_WRONLY"}, {unix.O_CLOEXEC, "O_CLOEXEC"}},
 	'T': {
 		{unix.OPEN_TREE_CLONE, "OPEN_TREE_CLONE"}, {unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLOEXEC"},
 		{unix.AT_RECURSIVE, "AT_RECURSIVE"}, {unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"},
+	},
+	'S': {{unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"}},
+	'N': {{unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, "SECCOMP_FILTER_FLAG_NEW_LISTENER"}, {0, "0"}},
+	'C': {
+		{unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"}, {unix.CLOSE_RANGE_UNSHARE, "CLOSE_RANGE_UNSHARE"},
 	},
 	'P': {
 		{unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"}, {unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"},
@@ -293,7 +302,7 @@ func flags(names []flagName, value uint64) string {
 		if value == f.bit {
 			return f.name
 		}
-		if rest&f.bit == f.bit {
+		if f.bit != 0 && rest&f.bit == f.bit {
 			list = append(list, f.name)
 			rest &^= f.bit
 		}

@@ -21,6 +21,7 @@ type Spec struct {
 	Hide          []string // directories of the host that the job sees empty
 	UserNamespace bool     // there is no root: the sandbox's root is the caller
 	Join          int      // how many cgroup v1 `tasks` files init gets
+	Seccomp       []byte   // the filter of system calls, an array of struct sock_filter; empty is none
 
 	// What was asked for.
 	Command     []string // the program and its arguments
@@ -28,6 +29,8 @@ type Spec struct {
 	Cwd         string   // as the job sees it
 	HostNetwork bool
 	TmpSize     int64 // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
+	SeccompListener bool
 }
 
 // Home is the job's work directory as the job sees it.
@@ -94,6 +97,9 @@ func (s *Spec) check() error {
 				return fmt.Errorf("%q has a NUL in it", text)
 			}
 		}
+	}
+	if n := len(s.Seccomp); n%sockFilterSize != 0 || n > maxFilter*sockFilterSize {
+		return fmt.Errorf("a filter of %d bytes is not one", n)
 	}
 	return nil
 }

@@ -13,13 +13,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/telerun/tele/server/seccomp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("TELE_TEST_IDLE") != "" {
+	switch {
+	case os.Getenv("TELE_TEST_IDLE") != "":
 		idleServer()
+	case os.Getenv("TELE_TEST_PROBE") != "":
+		probe()
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -231,6 +235,7 @@ func TestStartErrors(t *testing.T) {
 func TestEveryStepFails(t *testing.T) {
 	needRoot(t)
 	s := spec(t, "sleep", "1000")
+	s.Seccomp, s.SeccompListener = seccomp.LogFilter(), true
 	whole, err := NewPlan(s)
 	if err != nil {
 		t.Fatal(err)

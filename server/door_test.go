@@ -434,7 +434,7 @@ func manyConnections(o *target) (held []io.Closer) {
 			o.t.Fatal(err)
 		}
 		held = append(held, c)
-		_, err = c.List(context.Background())
+		_, err = c.List(context.Background(), client.ListOptions{})
 		if status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "as many connections") {
 			refused++
 		} else if err != nil {
@@ -687,7 +687,7 @@ func TestRate(t *testing.T) {
 	var refused error
 	calls := 0
 	for ; refused == nil && calls < 10000; calls++ {
-		_, refused = c.List(t.Context())
+		_, refused = c.List(t.Context(), client.ListOptions{})
 	}
 	var retry *errdetails.RetryInfo
 	for _, detail := range status.Convert(refused).Details() {
@@ -697,7 +697,7 @@ func TestRate(t *testing.T) {
 		t.Fatalf("after %d calls: %v", calls, refused)
 	}
 	time.Sleep(retry.RetryDelay.AsDuration()) // what it said is what is tested
-	if _, err := c.List(t.Context()); err != nil {
+	if _, err := c.List(t.Context(), client.ListOptions{}); err != nil {
 		t.Errorf("after the wait: %v", err)
 	}
 }
@@ -740,7 +740,10 @@ func TestAbsurdRequests(t *testing.T) {
 			_, err := c.Output(t.Context(), job.Id, client.OutputOptions{Stream: 256}, io.Discard, io.Discard)
 			return err
 		}, codes.InvalidArgument},
-		"statuses": {func() error { _, err := c.List(t.Context(), make([]telev1.JobStatus, 100000)...); return err }, codes.InvalidArgument},
+		"statuses": {func() error {
+			_, err := c.List(t.Context(), client.ListOptions{Statuses: make([]telev1.JobStatus, 100000)})
+			return err
+		}, codes.InvalidArgument},
 		"lines": {func() error {
 			_, err := c.Output(t.Context(), job.Id, client.OutputOptions{Tail: 1<<32 - 1}, io.Discard, io.Discard)
 			return err
@@ -751,7 +754,7 @@ func TestAbsurdRequests(t *testing.T) {
 			t.Errorf("%s: got %s with %d bytes, %.300q; want %s", name, status.Code(err), len(text), text, test.code)
 		}
 	}
-	jobs, err := c.List(t.Context())
+	jobs, err := c.List(t.Context(), client.ListOptions{})
 	if err != nil || len(jobs) != 1 {
 		t.Errorf("jobs: %v, %v; want the first alone", jobs, err)
 	}

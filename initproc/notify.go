@@ -1,0 +1,153 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is the server's side of a filter with a listener (Spec.SeccompListener): system calls of
+// the job for which the filter says SECCOMP_RET_USER_NOTIF wait until somebody answers.
+//
+//	command                     kernel                      server
+//	  | mount(…) ---------------> | (the command waits)        |
+//	  |                           | --- readable ------------> | Next: id, number, arguments
+//	  | <------------ -EPERM -----| <---- id, EPERM ---------- | Refuse
+//
+// Init keeps the listener, too, and so nothing is lost when a server goes: the command waits for the
+// next one. It is gone with init; the command and what comes from it never had it, as it is
+// close-on-exec. Refusing is all that is done here: to let a call through after looking at its
+// arguments would be a race that the job wins (seccomp_unotify(2)).
+
+// A Notification is a system call of a job that waits for an answer, struct seccomp_notif. What it
+// tells was copied before the call began to wait, and cannot be changed by the job.
+type Notification struct {
+	id     uint64
+	pid    uint32
+	flags  uint32
+	Number int32
+	Arch   uint32 // AUDIT_ARCH_*
+	_      uint64 // where in the program
+	Args   [6]uint64
+}
+
+// A response is struct seccomp_notif_resp.
+type response struct {
+	id    uint64
+	value int64
+	errno int32
+	flags uint32
+}
+
+// A Listener receives notifications. One goroutine at a time uses it.
+type Listener struct{ file *os.File }
+
+// Listen returns the listener of a job whose Spec had SeccompListener and whose command runs: after
+// Run, or Await for an adopted one. The caller closes it.
+func (i *Init) Listen() (*Listener, error) {
+	fd, err := unix.PidfdGetfd(i.PidFD, fdListener, 0)
+	if err == unix.ESRCH {
+		return nil, ErrInitGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take descriptor %d (listener) of the sandbox's init, pid %d: %w", fdListener, i.Pid,
+			os.NewSyscallError("pidfd_getfd", err))
+	}
+	_ = unix.SetNonblock(fd, true) // so that the runtime's poller waits for it
+	return &Listener{os.NewFile(uintptr(fd), "listener")}, nil
+}
+
+// Next waits for a notification. It returns io.EOF when no process is left that could make one, and
+// ErrInterrupted after Interrupt.
+func (l *Listener) Next() (Notification, error) {
+	var n Notification
+	conn, err := l.file.SyscallConn()
+	if err != nil {
+		return n, err
+	}
+	var result error
+	err = conn.Read(func(fd uintptr) bool {
+		var done bool
+		done, result = receive(fd, &n)
+		return done
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, ErrInterrupted
+	}
+	if err != nil {
+		return n, err
+	}
+	return n, result
+}
+
+// receive takes a notification, if there is one. The kernel's call would wait for one; with one
+// reader, what poll has seen is still there, or its process has been killed, which is ENOENT.
+func receive(fd uintptr, n *Notification) (done bool, err error) {
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		_, err := unix.Poll(fds, 0)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return true, os.NewSyscallError("poll", err)
+		case fds[0].Revents&unix.POLLIN != 0:
+		case fds[0].Revents&unix.POLLHUP != 0:
+			return true, io.EOF
+		default:
+			return false, nil
+		}
+		*n = Notification{} // the kernel takes none but an empty one
+		switch err := ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n)); err {
+		case 0:
+			return true, nil
+		case unix.ENOENT, unix.EINTR:
+		default:
+			return true, os.NewSyscallError("receive a seccomp notification", err)
+		}
+	}
+}
+
+// Refuse makes a call that waits return an error, and tells whether it did: its process may have been
+// killed, or interrupted by a signal, after which it asks again.
+func (l *Listener) Refuse(n Notification, errno syscall.Errno) (bool, error) {
+	conn, err := l.file.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	r := response{id: n.id, errno: -int32(errno)}
+	var result syscall.Errno
+	err = conn.Control(func(fd uintptr) {
+		for result = unix.EINTR; result == unix.EINTR; {
+			result = ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
+		}
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case result == unix.ENOENT || result == unix.EINPROGRESS:
+		return false, nil
+	case result != 0:
+		return false, os.NewSyscallError("answer a seccomp notification", result)
+	}
+	return true, nil
+}
+
+func ioctl(fd uintptr, request uintptr, p unsafe.Pointer) syscall.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(p))
+	runtime.KeepAlive(p)
+	return errno
+}
+
+// Interrupt makes Next return ErrInterrupted, now or later.
+func (l *Listener) Interrupt() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// Close lets go of the listener. Init has it still.
+func (l *Listener) Close() { _ = l.file.Close() } // nothing was written that could be lost

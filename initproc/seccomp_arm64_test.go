@@ -1,0 +1,5 @@
+package initproc
+
+var triedHere, entryPoints []probed
+
+func probeEntryPoints() {}
