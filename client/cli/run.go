@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/telerun/tele/client"
@@ -14,18 +15,19 @@ import (
 
 // Spec are the flags that say what to run.
 type Spec struct {
-	CPU     string            `name:"cpu" help:"CPUs, like 1.5 or 500m (default: 1)." placeholder:"N" group:"Limits"`
-	Memory  string            `help:"Memory, like 500M or 2G (default: 500M)." placeholder:"SIZE" group:"Limits"`
-	IORead  string            `name:"io-read" help:"Disk reads a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
-	IOWrite string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
-	Pids    string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
-	Output  string            `name:"output-limit" help:"Output that is kept, like 10M; the job is stopped when it writes more (default: 1G)." placeholder:"SIZE" group:"Limits"`
-	Strict  bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
-	Env     map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
-	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
-	Timeout time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
-	Net     string            `help:"Network: none or host." enum:"none,host" default:"none"`
-	Command []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
+	CPU        string            `name:"cpu" help:"CPUs, like 1.5 or 500m (default: 1)." placeholder:"N" group:"Limits"`
+	Memory     string            `help:"Memory, like 500M or 2G (default: 500M)." placeholder:"SIZE" group:"Limits"`
+	IORead     string            `name:"io-read" help:"Disk reads a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
+	IOWrite    string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
+	Pids       string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
+	Output     string            `name:"output-limit" help:"Output that is kept, like 10M; the job is stopped when it writes more (default: 1G)." placeholder:"SIZE" group:"Limits"`
+	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
+	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
+	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
+	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
+	Net        string            `help:"Network: none or host." enum:"none,host" default:"none"`
+	Command    []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
 }
 
 func (s *Spec) proto() *telev1.JobSpec {
@@ -34,7 +36,8 @@ func (s *Spec) proto() *telev1.JobSpec {
 		command = command[1:]
 	}
 	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output,
-		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
+		SeccompLog: s.SeccompLog,
+		Limits:     &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
 	}
@@ -60,6 +63,18 @@ func warn(streams Streams, job *telev1.Job) {
 		why = "tele status -o json " + job.Id + " says why"
 	}
 	fmt.Fprintf(streams.Err, "tele: warning: not enforced: %s (%s)\n", strings.Join(names, ", "), why)
+}
+
+// refused is a refused call for people.
+func refused(r *telev1.RefusedCall) string {
+	text := r.Call
+	if r.Errno != 0 {
+		text += ": " + syscall.Errno(r.Errno).Error()
+	}
+	if r.Count > 1 {
+		text += fmt.Sprintf(" (%d times)", r.Count)
+	}
+	return text
 }
 
 // Run is `tele run`.
@@ -102,6 +117,9 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	}
 	if ended.GetReason() != telev1.Reason_REASON_EXITED {
 		fmt.Fprintf(streams.Err, "tele: job %s: %s\n", ended.GetId(), ended.GetMessage())
+	}
+	for _, r := range ended.GetRefused() {
+		fmt.Fprintf(streams.Err, "tele: job %s: refused: %s\n", ended.GetId(), refused(r))
 	}
 	return exitOf(ended)
 }

@@ -164,6 +164,17 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// Interrupt makes the group's processes begin those system calls anew in which they wait and that a
+// signal would interrupt. They do not notice: it is what freezing does, and thawing undoes the rest of
+// it, cgroup.freeze, Linux 5.2. Without a version 2 tree it does nothing.
+func (g *Group) Interrupt() error {
+	dir, version := g.in(g.m.unified)
+	if version == 0 {
+		return nil
+	}
+	return errors.Join(writeFile(dir, "cgroup.freeze", "1"), writeFile(dir, "cgroup.freeze", "0"))
+}
+
 // Delete removes the group, which must have no process left.
 func (g *Group) Delete() error {
 	var errs []error

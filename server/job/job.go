@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,10 +38,11 @@ type Job struct {
 	init  *initproc.Init
 	group *cgroup.Group
 
-	mu     sync.Mutex
-	record *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
-	log    *output.Log      // nil for an ended job of an earlier server until somebody reads it
-	timers []*time.Timer
+	mu      sync.Mutex
+	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
+	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
+	timers  []*time.Timer
+	refused refusals
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
@@ -62,6 +64,9 @@ func (j *Job) Snapshot() *telev1.Job {
 	job := proto.Clone(j.record.Job).(*telev1.Job)
 	out, errs := j.log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
+	if j.refused.calls != nil {
+		job.Refused = slices.Clone(j.refused.calls)
+	}
 	return job
 }
 
@@ -180,12 +185,14 @@ func (j *Job) watch() {
 	var kept [2]bool
 	drains.Go(func() { kept[0] = j.drain(output.Stdout, j.init.Stdout) })
 	drains.Go(func() { kept[1] = j.drain(output.Stderr, j.init.Stderr) })
+	stopRefused := j.watchRefused()
 	go func() {
 		exit, err := j.init.Wait()
 		past := time.Unix(1, 0)
 		_ = j.init.Stdout.SetReadDeadline(past)
 		_ = j.init.Stderr.SetReadDeadline(past)
 		drains.Wait()
+		stopRefused()
 		if errors.Is(err, initproc.ErrInterrupted) || !kept[0] || !kept[1] || !j.end(exit, err) {
 			j.leave()
 		}

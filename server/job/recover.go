@@ -110,6 +110,7 @@ func (t *Table) adopt(j *Job) (err error) {
 		}
 	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
+	j.askAgain()
 	j.watch()
 	t.add(j)
 	return nil

@@ -322,7 +322,9 @@ func crash() {
 			_ = unix.Pause()
 		}
 	}
-	j, err := table.Start(context.Background(), "me", "k", sh(`echo out; while [ ! -s f ]; do sleep 0.01; done; cat f; exit 6`))
+	spec := sh(`echo out; unshare -U true 2>/dev/null; while [ ! -s f ]; do sleep 0.01; done; cat f; exit 6`)
+	spec.SeccompLog = true
+	j, err := table.Start(context.Background(), "me", "k", spec)
 	if err != nil {
 		panic(err)
 	}
@@ -342,7 +344,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	}{
 		{"reserved", false}, {"directory made", false}, {"output made", false}, {"cgroup made", false},
 		{"init started", false}, {"submitted", false}, {"running", true}, {"recorded", true},
-		{"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
+		{"refused call taken", true}, {"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {
 		t.Run(test.step, func(t *testing.T) {
 			table := open(t)
@@ -386,6 +388,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 			job := wait(t, j)
 			if out := read(t, j); job.GetExitCode() != 6 || out != "out\ngo\n" || job.Reason != telev1.Reason_REASON_EXITED {
 				t.Errorf("got %v, output %q", job, out)
+			}
+			if r := job.Refused; len(r) != 1 || r[0].Call != "unshare(CLONE_NEWUSER)" || r[0].Count != 1 {
+				t.Errorf("refused: %v", r)
 			}
 			if r, err := readRecord(j.dir); err != nil || !initproc.Gone(initID(r)) {
 				t.Errorf("init is left: %v", err)

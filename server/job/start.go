@@ -110,6 +110,7 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values
 		Command: spec.Command, Env: environment(id, initproc.Home, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
 	}
+	filter(&s, spec)
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}

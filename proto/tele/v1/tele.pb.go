@@ -377,7 +377,12 @@ type JobSpec struct {
 	// How much output is kept, a size as in Limits. Empty takes the server's
 	// default, 1G; "max" asks for all of it. A job that writes more is stopped
 	// with reason output_limit.
-	OutputLimit   string `protobuf:"bytes,8,opt,name=output_limit,json=outputLimit,proto3" json:"output_limit,omitempty"`
+	OutputLimit string `protobuf:"bytes,8,opt,name=output_limit,json=outputLimit,proto3" json:"output_limit,omitempty"`
+	// Say by name which system calls the job was refused (Job.refused). Such a
+	// call then waits for the server, also for the next one while there is none;
+	// all others cost what they always do. The job cannot have a seccomp
+	// listener of its own.
+	SeccompLog    bool `protobuf:"varint,9,opt,name=seccomp_log,json=seccompLog,proto3" json:"seccomp_log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +471,13 @@ func (x *JobSpec) GetOutputLimit() string {
 		return x.OutputLimit
 	}
 	return ""
+}
+
+func (x *JobSpec) GetSeccompLog() bool {
+	if x != nil {
+		return x.SeccompLog
+	}
+	return false
 }
 
 // Limits are written as people write them. Sizes are bytes, with an optional
@@ -677,6 +689,11 @@ type Job struct {
 	// Its output was removed to make room; StreamOutput is FAILED_PRECONDITION
 	// with reason OUTPUT_REMOVED.
 	OutputRemoved bool `protobuf:"varint,17,opt,name=output_removed,json=outputRemoved,proto3" json:"output_removed,omitempty"`
+	// With JobSpec.seccomp_log, the system calls that it was refused, in the
+	// order in which each was met first. After a server was killed the counts
+	// may be too low. At most 64; what comes after them is counted together, as
+	// "others".
+	Refused       []*RefusedCall `protobuf:"bytes,18,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -830,6 +847,78 @@ func (x *Job) GetOutputRemoved() bool {
 	return false
 }
 
+func (x *Job) GetRefused() []*RefusedCall {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// RefusedCall is a system call that the job's seccomp filter refused.
+type RefusedCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name and the argument that matters: "mount", "ioctl(TIOCSTI)",
+	// "socket(AF_VSOCK)", "32-bit system call 21".
+	Call string `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// How often.
+	Count uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The error that it returned, errno(3); 0 for "others".
+	Errno         int32 `protobuf:"varint,3,opt,name=errno,proto3" json:"errno,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedCall) Reset() {
+	*x = RefusedCall{}
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedCall) ProtoMessage() {}
+
+func (x *RefusedCall) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
+func (*RefusedCall) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RefusedCall) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *RefusedCall) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RefusedCall) GetErrno() int32 {
+	if x != nil {
+		return x.Errno
+	}
+	return 0
+}
+
 // Usage is what a job used, as its cgroup counted it. A figure that the
 // machine's cgroups do not give is unset.
 type Usage struct {
@@ -856,7 +945,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +957,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +970,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -972,7 +1061,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1073,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1086,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1034,7 +1123,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1135,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1148,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1087,7 +1176,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1188,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1201,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1133,7 +1222,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1234,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1247,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1186,7 +1275,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1287,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1300,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1255,7 +1344,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1356,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1369,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -1313,7 +1402,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1414,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1427,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -1373,7 +1462,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1474,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1487,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -1419,7 +1508,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1520,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1533,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -1465,7 +1554,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1566,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1579,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -1525,7 +1614,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1626,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1639,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -1618,7 +1707,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1719,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1732,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -1699,7 +1788,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1800,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1813,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -1745,7 +1834,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1846,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1859,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -1791,7 +1880,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1892,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1905,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -1839,7 +1928,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +1940,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +1953,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -1885,7 +1974,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -1894,7 +1983,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12*\n" +
 	"\anetwork\x18\x06 \x01(\x0e2\x10.tele.v1.NetworkR\anetwork\x12\x16\n" +
 	"\x06strict\x18\a \x01(\bR\x06strict\x12!\n" +
-	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x1a6\n" +
+	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x12\x1f\n" +
+	"\vseccomp_log\x18\t \x01(\bR\n" +
+	"seccompLog\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
@@ -1909,7 +2000,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\x99\x05\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xc9\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -1930,9 +2021,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\fstdout_bytes\x18\x0e \x01(\x04R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18\x0f \x01(\x04R\vstderrBytes\x12#\n" +
 	"\rdropped_bytes\x18\x10 \x01(\x04R\fdroppedBytes\x12%\n" +
-	"\x0eoutput_removed\x18\x11 \x01(\bR\routputRemovedB\f\n" +
+	"\x0eoutput_removed\x18\x11 \x01(\bR\routputRemoved\x12.\n" +
+	"\arefused\x18\x12 \x03(\v2\x14.tele.v1.RefusedCallR\arefusedB\f\n" +
 	"\n" +
-	"_exit_code\"\xd1\x04\n" +
+	"_exit_code\"M\n" +
+	"\vRefusedCall\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05errno\x18\x03 \x01(\x05R\x05errno\"\xd1\x04\n" +
 	"\x05Usage\x12\x1e\n" +
 	"\bcpu_usec\x18\x01 \x01(\x04H\x00R\acpuUsec\x88\x01\x01\x12'\n" +
 	"\rcpu_user_usec\x18\x02 \x01(\x04H\x01R\vcpuUserUsec\x88\x01\x01\x12+\n" +
@@ -2067,7 +2163,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -2078,76 +2174,78 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*Limits)(nil),                // 6: tele.v1.Limits
 	(*LimitStatus)(nil),           // 7: tele.v1.LimitStatus
 	(*Job)(nil),                   // 8: tele.v1.Job
-	(*Usage)(nil),                 // 9: tele.v1.Usage
-	(*StartRequest)(nil),          // 10: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 11: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 12: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 13: tele.v1.GetResponse
-	(*ListRequest)(nil),           // 14: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 15: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 16: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 17: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 18: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 19: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 20: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 21: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 22: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 23: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 24: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 25: tele.v1.PruneResponse
-	nil,                           // 26: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*RefusedCall)(nil),           // 9: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 10: tele.v1.Usage
+	(*StartRequest)(nil),          // 11: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 12: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 13: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 14: tele.v1.GetResponse
+	(*ListRequest)(nil),           // 15: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 16: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 17: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 18: tele.v1.StopResponse
+	(*WaitRequest)(nil),           // 19: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 20: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 21: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 22: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 23: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 24: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 25: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 26: tele.v1.PruneResponse
+	nil,                           // 27: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	26, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	27, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	6,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	27, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	28, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	5,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 5: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 6: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	28, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	28, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	28, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	29, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	29, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	29, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	7,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	9,  // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	5,  // 12: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	8,  // 13: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	8,  // 14: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	1,  // 15: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	8,  // 16: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	27, // 17: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	8,  // 18: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	8,  // 19: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	3,  // 20: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	3,  // 21: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	28, // 22: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 23: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	4,  // 24: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	8,  // 25: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	27, // 26: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	10, // 27: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	12, // 28: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	14, // 29: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	16, // 30: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	18, // 31: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	20, // 32: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	22, // 33: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	24, // 34: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	11, // 35: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	13, // 36: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	15, // 37: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	17, // 38: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	19, // 39: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	21, // 40: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	23, // 41: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	25, // 42: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	35, // [35:43] is the sub-list for method output_type
-	27, // [27:35] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	10, // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	9,  // 12: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	5,  // 13: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	8,  // 14: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	8,  // 15: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	1,  // 16: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	8,  // 17: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	28, // 18: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	8,  // 19: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	8,  // 20: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	3,  // 21: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	3,  // 22: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	29, // 23: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 24: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	4,  // 25: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	8,  // 26: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	28, // 27: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	11, // 28: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	13, // 29: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	15, // 30: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	17, // 31: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	19, // 32: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	21, // 33: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	23, // 34: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	25, // 35: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	12, // 36: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	14, // 37: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	16, // 38: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	18, // 39: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	20, // 40: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	22, // 41: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	24, // 42: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	26, // 43: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	36, // [36:44] is the sub-list for method output_type
+	28, // [28:36] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2156,15 +2254,15 @@ func file_tele_v1_tele_proto_init() {
 		return
 	}
 	file_tele_v1_tele_proto_msgTypes[3].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[15].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,150 @@
+package job
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/telerun/tele/initproc"
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/seccomp"
+	"google.golang.org/protobuf/proto"
+)
+
+// This file answers the system calls that a job with seccomp_log is refused, and keeps which they
+// were. Each waits until it is answered, so that comes first, and is counted afterwards. An entry of
+// the list is replaced, not changed: records and snapshots share it.
+
+// maxRefused is how many different calls are kept by name: their arguments are the job's to choose.
+const maxRefused = 64
+
+// filter adds to a sandbox what its job's system calls go through.
+func filter(s *initproc.Spec, spec *telev1.JobSpec) {
+	s.Seccomp = seccomp.Filter()
+	if spec.SeccompLog {
+		s.Seccomp, s.SeccompListener = seccomp.LogFilter(), true
+	}
+}
+
+// perSecond is how many refused calls of a job are answered in a second. The work is the server's, not
+// in the job's CPU limit; a job that asks for more waits.
+const perSecond = 1000
+
+// refusals are a running job's refused calls.
+type refusals struct {
+	calls   []*telev1.RefusedCall
+	written bool // the record has them as they are
+}
+
+// watchRefused answers refused calls until the returned function is called. That one waits until the
+// last is counted, and leaves the record complete. Only a job with seccomp_log has them.
+func (j *Job) watchRefused() (stop func()) {
+	if !j.record.Job.Spec.SeccompLog {
+		return func() {}
+	}
+	l, err := j.init.Listen()
+	if err != nil {
+		if !errors.Is(err, initproc.ErrInitGone) {
+			j.table.options.Log.Err(err).Str("job", j.id).Msg("listen for refused system calls, which now wait for ever")
+		}
+		return func() {}
+	}
+	j.mu.Lock()
+	j.refused = refusals{calls: slices.Clone(j.record.Job.Refused), written: true}
+	j.mu.Unlock()
+	stopping, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		j.answer(l, stopping)
+	}()
+	return func() {
+		close(stopping)
+		l.Interrupt()
+		<-done
+		l.Close()
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if !j.refused.written {
+			j.writeRefusedLocked()
+		}
+	}
+}
+
+// askAgain makes the refused calls that wait of an adopted job ask anew: the earlier server may have
+// taken one and been killed before it answered, and the kernel gives a call to one taker alone.
+func (j *Job) askAgain() {
+	if !j.record.Job.Spec.SeccompLog {
+		return
+	}
+	if err := j.group.Interrupt(); err != nil {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("make waiting system calls begin anew")
+	}
+}
+
+func (j *Job) answer(l *initproc.Listener, stopping <-chan struct{}) {
+	second := time.Now()
+	for n := 1; ; n++ {
+		if err := j.refuse(l); err != nil {
+			if err != io.EOF && !errors.Is(err, initproc.ErrInterrupted) {
+				j.table.options.Log.Err(err).Str("job", j.id).Msg("answer refused system calls")
+			}
+			return
+		}
+		if n%perSecond == 0 {
+			select {
+			case <-time.After(time.Until(second.Add(time.Second))):
+			case <-stopping:
+			}
+			second = time.Now()
+		}
+	}
+}
+
+// refuse answers the next call.
+func (j *Job) refuse(l *initproc.Listener) error {
+	n, err := l.Next()
+	if err != nil {
+		return err
+	}
+	call := seccomp.Call{Number: n.Number, Arch: n.Arch, Args: n.Args}
+	errno := seccomp.Judge(call)
+	j.table.at("refused call taken")
+	refused, err := l.Refuse(n, errno)
+	if refused {
+		j.countRefused(call.String(), int32(errno))
+	}
+	return err
+}
+
+// countRefused counts a refused call. A new one is written down at once.
+func (j *Job) countRefused(name string, errno int32) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	calls := j.refused.calls
+	at := slices.IndexFunc(calls, func(r *telev1.RefusedCall) bool { return r.Call == name && r.Errno == errno })
+	if at < 0 && len(calls) >= maxRefused {
+		name, errno = "others", 0
+		if len(calls) > maxRefused {
+			at = maxRefused
+		}
+	}
+	if at >= 0 {
+		calls[at] = &telev1.RefusedCall{Call: calls[at].Call, Count: calls[at].Count + 1, Errno: calls[at].Errno}
+		j.refused.written = false
+		return
+	}
+	j.refused.calls = append(calls, &telev1.RefusedCall{Call: name, Count: 1, Errno: errno})
+	j.writeRefusedLocked()
+}
+
+// writeRefusedLocked puts the refused calls into the record.
+func (j *Job) writeRefusedLocked() {
+	next := proto.Clone(j.record).(*recordv1.Record)
+	next.Job.Refused = slices.Clone(j.refused.calls)
+	j.record, j.refused.written = next, true
+	if err := writeRecord(j.dir, next); err != nil && !noSpace(err) {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("record refused system calls")
+	}
+}
