@@ -116,7 +116,9 @@ func receive(fd uintptr, n *Notification) (done bool, err error) {
 }
 
 // Refuse makes a call that waits return an error, and tells whether it did: its process may have been
-// killed, or interrupted by a signal, after which it asks again.
+// killed, or interrupted by a signal, after which it asks again. A signal at the very moment of the
+// answer makes it ask again all the same; to wait without that (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+// would leave a call that a killed server had taken without an answer for ever.
 func (l *Listener) Refuse(n Notification, errno syscall.Errno) (bool, error) {
 	conn, err := l.file.SyscallConn()
 	if err != nil {

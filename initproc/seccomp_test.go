@@ -201,7 +201,8 @@ func TestListener(t *testing.T) {
 	for _, p := range entryPoints {
 		want = append(want, p.name)
 	}
-	if !slices.Equal(calls, want) {
+	// A call that a signal interrupts while it is answered, as those of the Go runtime may, asks again.
+	if calls, want = slices.Compact(calls), slices.Compact(want); !slices.Equal(calls, want) {
 		t.Errorf("got  %q\nwant %q", calls, want)
 	}
 }

@@ -41,7 +41,7 @@ type refusals struct {
 // watchRefused answers refused calls until the returned function is called. That one waits until the
 // last is counted, and leaves the record complete. Only a job with seccomp_log has them.
 func (j *Job) watchRefused() (stop func()) {
-	if !j.record.Job.Spec.SeccompLog {
+	if !j.logsRefused() {
 		return func() {}
 	}
 	l, err := j.init.Listen()
@@ -72,10 +72,16 @@ func (j *Job) watchRefused() (stop func()) {
 	}
 }
 
+func (j *Job) logsRefused() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.record.Job.Spec.SeccompLog
+}
+
 // askAgain makes the refused calls that wait of an adopted job ask anew: the earlier server may have
 // taken one and been killed before it answered, and the kernel gives a call to one taker alone.
 func (j *Job) askAgain() {
-	if !j.record.Job.Spec.SeccompLog {
+	if !j.logsRefused() {
 		return
 	}
 	if err := j.group.Interrupt(); err != nil {

@@ -690,9 +690,9 @@ type Job struct {
 	// with reason OUTPUT_REMOVED.
 	OutputRemoved bool `protobuf:"varint,17,opt,name=output_removed,json=outputRemoved,proto3" json:"output_removed,omitempty"`
 	// With JobSpec.seccomp_log, the system calls that it was refused, in the
-	// order in which each was met first. After a server was killed the counts
-	// may be too low. At most 64; what comes after them is counted together, as
-	// "others".
+	// order in which each was met first. At most 64; what comes after them is
+	// counted together, as "others". The counts may be too low after a server
+	// was killed, and too high where signals interrupted the calls.
 	Refused       []*RefusedCall `protobuf:"bytes,18,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
