@@ -410,7 +410,7 @@ func TestBigEnvironment(t *testing.T) {
 func TestUserNamespace(t *testing.T) {
 	needRoot(t) // to become another user for it
 	s := spec(t, "sh", "-c", "id -u; pwd; touch f && echo wrote; touch /usr/x 2>/dev/null || echo refused; grep CapEff /proc/self/status")
-	s.UserNamespace = true
+	s.UserNamespace, s.Seccomp, s.SeccompListener = true, seccomp.LogFilter(), true
 	i, err := start(t, s)
 	if err != nil {
 		t.Fatal(err)
