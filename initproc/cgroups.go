@@ -19,6 +19,12 @@ func joinCgroups(b *builder, s Spec) {
 	}
 }
 
+// closeInherited closes what the server, or whoever started that, left open by mistake: init has what
+// is in fds.go and nothing else. After joinCgroups.
+func closeInherited(b *builder, s Spec) {
+	b.step("close inherited descriptors", unix.SYS_CLOSE_RANGE, number(fdJoin+s.Join), number(uint32(1<<32-1)), number(0))
+}
+
 // protectInit makes init hard to look into and hard to kill. Not dumpable, its /proc/1 is root's,
 // also for who has the same user: no exe, no fd, no mem (proc(5), CVE-2019-5736). The host's /proc
 // must still be mounted.

@@ -4,6 +4,7 @@ package initproc
 // documentation; each function says what must have happened before it.
 func order(b *builder, s Spec, h host) {
 	joinCgroups(b, s)
+	closeInherited(b, s)
 	protectInit(b)
 	makeMountsPrivate(b)
 	root := cloneRoot(b)

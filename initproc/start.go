@@ -57,15 +57,6 @@ func (i *Init) Run(ctx context.Context) error {
 	return i.Await(ctx)
 }
 
-// self refers to this process, for inits that wait for their plan.
-var self = sync.OnceValues(func() (*os.File, error) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return nil, os.NewSyscallError("pidfd_open", err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
-})
-
 func (i *Init) start(o StartOptions) error {
 	var kept []*os.File // init's, closed here once it has them
 	defer func() {
@@ -101,16 +92,16 @@ func (i *Init) start(o StartOptions) error {
 		return os.NewSyscallError("eventfd", err)
 	}
 	childFile := keep(os.NewFile(uintptr(child), "eventfd"), nil)
-	server, err := self()
+	parent, err := self()
 	if err != nil {
 		return err
 	}
 	// The order is the table in fds.go.
-	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, nil}
-	return i.clone(append(files, o.Join...), o.Cgroup)
+	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, parent.pidfd, nil}
+	return i.clone(parent.exe, append(files, o.Join...), o.Cgroup)
 }
 
-func (i *Init) clone(files []*os.File, cgroup int) error {
+func (i *Init) clone(exe string, files []*os.File, cgroup int) error {
 	attr := &syscall.ProcAttr{
 		Env: []string{},
 		Dir: "/",
@@ -137,10 +128,6 @@ func (i *Init) clone(files []*os.File, cgroup int) error {
 			return err
 		}
 		attr.Files = append(attr.Files, fd)
-	}
-	exe, err := sealedExe()
-	if err != nil {
-		return err
 	}
 	pid, err := syscall.ForkExec(exe, []string{InitName}, attr)
 	if err != nil {
