@@ -23,12 +23,16 @@
 // # Where the groups are
 //
 //	version 1  MOUNT/NAME/ID in the tree of each controller
-//	version 2  MOUNT/NAME/ID for root; OWN/ID when the server's own group was delegated to it
-//	           (systemd's Delegate=yes, a container's root, a group that the user owns)
+//	version 2  UNIT/NAME/ID when systemd has put the server into UNIT/LEAF, with UNIT delegated to
+//	           it (Delegate=yes and DelegateSubgroup=LEAF)
+//	           MOUNT/NAME/ID for root else
+//	           OWN/NAME/ID for others, when the server's own group is theirs
 //
 // A group of version 2 that hands controllers to its children has no processes of its own
-// (cgroups(7), "no internal processes"), so in a delegated group the server moves itself into
-// OWN/server. Close undoes this.
+// (cgroups(7), "no internal processes"). So in OWN the server moves itself into OWN/server, and
+// Close undoes this; but not when it runs as root: with jobs in it, systemd could not start the next
+// server in OWN (delegate.go). Close leaves what jobs are still in; the next server takes these
+// groups over by their paths, wherever its own are.
 //
 // # Failures
 //

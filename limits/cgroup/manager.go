@@ -17,7 +17,8 @@ type Options struct {
 	Name string
 }
 
-// A tree is the server's place in one hierarchy: the groups of jobs are directly below base.
+// A tree is the server's place in one hierarchy: the groups of jobs, and nothing else, are directly
+// below base.
 type tree struct {
 	version int
 	base    string
@@ -90,18 +91,16 @@ func (m *Manager) addV2(h hierarchy, name string) error {
 	if m.unified != nil {
 		return nil
 	}
-	t := &tree{version: 2, base: filepath.Join(h.point, name)}
-	above := h.point
-	if os.Geteuid() != 0 {
-		own, err := delegated(h)
-		if err != nil {
-			return err
-		}
-		if err := m.moveToLeaf(own); err != nil {
-			return err
-		}
-		t.base, above = own, ""
-	} else if err := makeDir(t.base); err != nil {
+	above, err := m.place(h)
+	if err != nil {
+		return err
+	}
+	if above != h.point {
+		// What a server that was not in this unit has left, unless jobs are still in it.
+		_ = unix.Rmdir(filepath.Join(h.point, name))
+	}
+	t := &tree{version: 2, base: filepath.Join(above, name)}
+	if err := makeDir(t.base); err != nil {
 		return err
 	}
 	m.unified = t
@@ -114,44 +113,9 @@ func (m *Manager) addV2(h hierarchy, name string) error {
 	return nil
 }
 
-// delegated returns this process's own group when it may make groups there.
-func delegated(h hierarchy) (string, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	path, found := ownV2(string(text))
-	dir, below := h.dir(path)
-	if !found || !below {
-		return "", errors.New("this process's own group is not in sight")
-	}
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return "", fmt.Errorf("%s is not delegated to this user (start the server under "+
-			"systemd with Delegate=yes, or as root)", dir)
-	}
-	return dir, nil
-}
-
-// moveToLeaf makes room for groups that get controllers: a group with processes has none.
-func (m *Manager) moveToLeaf(own string) error {
-	leaf := filepath.Join(own, "server")
-	if err := makeDir(leaf); err != nil {
-		return err
-	}
-	if err := writeFile(leaf, "cgroup.procs", "0"); err != nil {
-		_ = removeTree(leaf) // it was made a line ago
-		return err
-	}
-	m.own = own
-	return nil
-}
-
 // enable hands a controller down to the groups of jobs, and tells whether they have it.
 func (t *tree) enable(above, controller string) bool {
 	for _, dir := range []string{above, t.base} {
-		if dir == "" {
-			continue
-		}
 		if writeFile(dir, "cgroup.subtree_control", "+"+controller) != nil {
 			return false
 		}
@@ -188,11 +152,7 @@ func (m *Manager) Explain() []string { return slices.Clone(m.explain) }
 func (m *Manager) List() []string {
 	var ids []string
 	for _, t := range m.trees {
-		for _, id := range children(t.base) {
-			if !(t.base == m.own && id == "server") {
-				ids = append(ids, id)
-			}
-		}
+		ids = append(ids, children(t.base)...)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
@@ -210,18 +170,21 @@ func (m *Manager) Adopt(id string, paths []string) *Group {
 	return &Group{m: m, paths: paths}
 }
 
-// Close takes the server's own groups away. While jobs have groups, they stay.
+// Close takes the server's own groups away, unless there are still jobs in them: those go on, in
+// their groups and with their limits.
 func (m *Manager) Close() error {
-	if len(m.List()) > 0 {
-		return nil
-	}
 	var errs []error
+	inUse := false
 	for _, t := range m.trees {
-		if t.base != m.own {
-			errs = append(errs, removeTree(t.base))
+		switch err := unix.Rmdir(t.base); err {
+		case nil, unix.ENOENT:
+		case unix.EBUSY:
+			inUse = true
+		default:
+			errs = append(errs, &os.PathError{Op: "rmdir", Path: t.base, Err: err})
 		}
 	}
-	if m.own != "" {
+	if m.own != "" && !inUse {
 		// Out of the leaf again, which works when no controller is handed down any more.
 		for _, c := range wanted {
 			_ = writeFile(m.own, "cgroup.subtree_control", "-"+c) // those that were on
