@@ -177,6 +177,10 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	for _, l := range []net.Listener{tcp, unixListener} {
 		go func() { failed <- server.Serve(door.Listen(l)) }()
 	}
+	manager := takeNotifier()
+	if err := manager.ready("listening on " + tcp.Addr().String()); err != nil {
+		log.Warn().Err(err).Msg("nobody knows that this server is ready")
+	}
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -186,6 +190,8 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 			log.Info().Msg("shutting down: jobs go on, the next server takes them over")
 		}
 	}
+	// Nobody to hear it is as good: the server ends all the same.
+	_ = manager.stopping("shutting down")
 	c.end(table)
 	timer := time.AfterFunc(time.Second, server.Stop)
 	server.GracefulStop()
