@@ -8,6 +8,11 @@
 // root file system, but what it writes goes to memory and is gone afterwards; this machine's /tmp
 // and /run it does not see. /dev/vda is an empty disk, for what needs a real block device.
 //
+// With --systemd RELEASE, process 1 is the systemd of that Debian, basic.target is reached before the
+// command starts, and the command is a process beside the services, in init.scope. systemd and the
+// libraries that it needs lie over the root; nothing of it is installed here. RELEASE must not be
+// older than this machine's, since the C library is among them.
+//
 // What the command prints, on stdout and stderr, comes on stdout as it is printed. Its exit code
 // is vm's, though "go run" makes 1 of any other than 0. 125 says that the command was not run to
 // its end; the reason, and the end of the machine's console, are on stderr then.
@@ -117,6 +122,12 @@ func boot(ctx context.Context, o options, repository, dir string) (*machine, err
 	if err != nil {
 		return nil, fmt.Errorf("read the modules in %s: %w; remove it to fetch them anew", k.modules, err)
 	}
+	layer := ""
+	if o.systemd != "" {
+		if layer, err = findSystemd(ctx, kernelCache(repository), o.systemd); err != nil {
+			return nil, err
+		}
+	}
 	init, err := buildInit(ctx, repository, dir)
 	if err != nil {
 		return nil, err
@@ -125,7 +136,8 @@ func boot(ctx context.Context, o options, repository, dir string) (*machine, err
 	if err != nil {
 		return nil, err
 	}
-	orders := spec.Spec{Keep: repository, Dir: cwd, Argv: o.argv, Env: o.env}
+	orders := spec.Spec{Keep: repository, Dir: cwd, Argv: o.argv, Env: o.env,
+		Layer: layer, Systemd: o.systemd != ""}
 	if err := writeInitrd(filepath.Join(dir, "initrd"), init, modules, orders); err != nil {
 		return nil, err
 	}

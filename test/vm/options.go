@@ -16,6 +16,7 @@ import (
 // options are the command line.
 type options struct {
 	setup   bool
+	systemd string // the Debian release whose systemd is process 1, or nothing
 	timeout time.Duration
 	memory  string // as QEMU reads it
 	cpus    int
@@ -41,6 +42,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		flags.PrintDefaults()
 	}
 	flags.BoolVar(&o.setup, "setup", false, "install QEMU and virtiofsd when they are missing")
+	flags.StringVar(&o.systemd, "systemd", "",
+		"run COMMAND under the systemd of a Debian `RELEASE`, such as bookworm")
 	flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "end the machine after this time")
 	flags.StringVar(&o.memory, "mem", "2048M", "memory of the machine, in M or G")
 	flags.IntVar(&o.cpus, "cpus", 2, "processors of the machine")
@@ -70,6 +73,9 @@ func (o *options) check() error {
 	if _, err := parseSize(o.memory); err != nil {
 		return fmt.Errorf("--mem %s: %w", o.memory, err)
 	}
+	if o.systemd != "" && !releaseForm.MatchString(o.systemd) {
+		return fmt.Errorf("--systemd %s: want the name of a Debian release", o.systemd)
+	}
 	if o.cpus < 1 {
 		return fmt.Errorf("--cpus %d: want at least 1", o.cpus)
 	}
@@ -78,6 +84,8 @@ func (o *options) check() error {
 	}
 	return nil
 }
+
+var releaseForm = regexp.MustCompile(`^[a-z]+$`)
 
 var sizeForm = regexp.MustCompile(`^([1-9][0-9]{0,6})([MG])$`)
 

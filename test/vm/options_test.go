@@ -11,13 +11,16 @@ import (
 func TestParseOptions(t *testing.T) {
 	t.Setenv("PATH", "/bin")
 	o, err := parseOptions(strings.Fields(
-		"--setup --timeout 3m --mem 1G --cpus 4 --disk 64M --env A=1 --env A=2 --env HOME=/h -- ls -l"),
+		"--setup --timeout 3m --mem 1G --cpus 4 --disk 64M --env A=1 --env A=2 --env HOME=/h --systemd trixie -- ls -l"),
 		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !o.setup || o.timeout != 3*time.Minute || o.memory != "1G" || o.cpus != 4 || o.disk != 64<<20 {
 		t.Errorf("options %+v", o)
+	}
+	if o.systemd != "trixie" {
+		t.Errorf("systemd %q", o.systemd)
 	}
 	if want := []string{"PATH=/bin", "A=2", "HOME=/h"}; !slices.Equal(o.env, want) {
 		t.Errorf("environment %q, want %q", o.env, want)
@@ -38,6 +41,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		"--env =1 -- ls":      "NAME=VALUE",
 		"--timeout soon -- x": "-timeout",
 		"--fast -- ls":        "-fast",
+		"--systemd ../x -- x": "--systemd ../x",
 	} {
 		_, err := parseOptions(strings.Fields(args), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -25,6 +25,7 @@ func TestBoot(t *testing.T) {
 	for _, test := range []struct {
 		name, script, out, stderr string
 		code                      int
+		flags                     []string
 	}{
 		{
 			name:   "pure cgroup v2",
@@ -41,12 +42,14 @@ func TestBoot(t *testing.T) {
 			"cat /sys/block/vda/size", out: "0\n131072\n"},
 		{name: "the root can be written to, but not this machine's",
 			script: "echo x >written-in-vm && cat written-in-vm", out: "x\n"},
+		{name: "systemd", flags: []string{"--systemd", "trixie"}, code: 3,
+			script: "cat /proc/1/comm; systemctl is-active basic.target; exit 3", out: "systemd\nactive\n"},
 		{name: "a machine that dies", script: "echo c >/proc/sysrq-trigger; sleep 1000",
 			code: exitRunner, stderr: "Kernel panic"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(vm, "--setup", "--disk", "64M", "--env", "WORD=word", "--timeout", "2m",
-				"--", "sh", "-c", test.script)
+			args := append([]string{"--setup", "--disk", "64M", "--env", "WORD=word", "--timeout", "2m"}, test.flags...)
+			cmd := exec.Command(vm, append(args, "--", "sh", "-c", test.script)...)
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
 			out, err := cmd.Output()

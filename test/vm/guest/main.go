@@ -8,6 +8,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,12 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == keeperArg {
+		if err := keeper(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "init:", err)
+		}
+		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}
 	fmt.Fprintln(os.Stderr, "init:", run())
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
@@ -35,12 +42,20 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := enterRoot(orders.Keep); err != nil {
+	if err := enterRoot(orders); err != nil {
 		return err
 	}
 	if err := setUp(); err != nil {
 		return err
 	}
+	if orders.Systemd {
+		return becomeSystemd(orders, port)
+	}
+	return serve(orders, port)
+}
+
+// serve runs the command and sends what came of it. It returns only when that has gone wrong.
+func serve(orders spec.Spec, port io.Writer) error {
 	code, err := runCommand(orders, port)
 	if err != nil {
 		return err

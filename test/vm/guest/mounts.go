@@ -66,13 +66,16 @@ func (m mount) mount() error {
 
 // enterRoot makes the new root and changes to it. Not by pivot_root, which cannot leave the
 // initial RAM disk; after the move, it works for the command.
-func enterRoot(keep string) error {
+func enterRoot(orders spec.Spec) error {
 	for _, m := range rootParts {
 		if err := m.mount(); err != nil {
 			return err
 		}
 		if m.kind == "tmpfs" {
 			if err := makeDirs("/writable/upper", "/writable/work"); err != nil {
+				return err
+			}
+			if err := addLayer(orders.Layer); err != nil {
 				return err
 			}
 		}
@@ -86,7 +89,7 @@ func enterRoot(keep string) error {
 	if err := unix.Chroot("."); err != nil {
 		return os.NewSyscallError("chroot", err)
 	}
-	kept, err := os.Open(keep)
+	kept, err := os.Open(orders.Keep)
 	if err != nil {
 		return err
 	}
@@ -95,6 +98,15 @@ func enterRoot(keep string) error {
 		return err
 	}
 	return show(kept)
+}
+
+// addLayer puts the layer's files over the host's. They are copied, since a layer of an overlay
+// that is within another one is refused (ELOOP).
+func addLayer(layer string) error {
+	if layer == "" {
+		return nil
+	}
+	return os.CopyFS("/writable/upper", os.DirFS("/host"+layer))
 }
 
 // show brings a folder back that was opened before a mount hid it, at its old place.

@@ -19,6 +19,8 @@ type Spec struct {
 	Modules []string // files in the initial RAM disk, in the order to load them in
 	Keep    string   // folder that stays in sight, even in /tmp, which is otherwise the guest's own
 	Dir     string   // working directory of the command
+	Layer   string   // folder whose files lie over the host's, or nothing
+	Systemd bool     // whether systemd is process 1 and the command waits for it
 	Argv    []string
 	Env     []string
 }
