@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"test/vm/guest":         {"test/vm/internal/spec"},
 	"test/vm/internal/spec": {},
 	"test/vmtest":           {},
+	"test/systemd":          {},
 	"test/demo":             {},
 }
 
