@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +26,6 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/access"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -39,7 +36,7 @@ import (
 // a server's process has can be told from what its attackers have.
 const beServer = "TELE_TEST_SERVER"
 
-// impatient makes that server wait a second where others wait longer.
+// impatient makes that server wait some seconds where others wait longer.
 const impatient = "TELE_TEST_IMPATIENT"
 
 // serverMain is the child. It says on stdout where it listens, then for each line of stdin how many
@@ -59,7 +56,7 @@ func serverMain(state string) int {
 	c := Command{Addr: "127.0.0.1:0", StateDir: state, StopJobsOnExit: true,
 		MaxStreams: 1000, MaxConnections: 100, MaxRate: 5000}
 	if os.Getenv(impatient) != "" {
-		handshakeTime, requestTime, pingAfter, pingTime = time.Second, time.Second, time.Second, time.Second
+		handshakeTime, requestTime, pingAfter, pingTime = time.Second, time.Second, time.Second, 5*time.Second
 	}
 	log := zerolog.New(io.MultiWriter(os.Stderr, logWriter{addr})).Level(zerolog.TraceLevel)
 	if err := c.Serve(ctx, log); err != nil {
@@ -191,79 +188,6 @@ func (o *target) dial(options client.Options) *client.Client {
 	return c
 }
 
-// A raw is an HTTP/2 connection over TLS, as mallory, for what no client library would send.
-type raw struct {
-	net.Conn
-	*http2.Framer
-	out     *bufio.Writer
-	fields  bytes.Buffer
-	encoder *hpack.Encoder
-	heard   chan struct{} // an answer to a ping
-	closed  chan struct{}
-}
-
-// h2 opens one; what the server says is read and thrown away.
-func (o *target) h2(settings ...http2.Setting) *raw {
-	o.t.Helper()
-	conn, err := tls.Dial("tcp", o.addr, o.tls)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	r := &raw{Conn: conn, out: bufio.NewWriter(conn)}
-	r.Framer = http2.NewFramer(r.out, conn)
-	r.encoder = hpack.NewEncoder(&r.fields)
-	r.out.WriteString(http2.ClientPreface)
-	r.WriteSettings(settings...)
-	return r
-}
-
-// drain reads what the server says, until it closes the connection.
-func (r *raw) drain() *raw {
-	r.heard, r.closed = make(chan struct{}, 1), make(chan struct{})
-	go func() {
-		defer close(r.closed)
-		for {
-			frame, err := r.ReadFrame()
-			if err != nil && !errors.As(err, new(http2.StreamError)) {
-				return
-			}
-			if ping, ok := frame.(*http2.PingFrame); ok && ping.IsAck() {
-				r.heard <- struct{}{}
-			}
-		}
-	}()
-	return r
-}
-
-// sync sends what is still here, and returns when the server has looked at all of it, or has closed
-// the connection.
-func (r *raw) sync() {
-	r.WritePing(false, [8]byte{})
-	r.out.Flush()
-	select {
-	case <-r.heard:
-	case <-r.closed:
-	case <-time.After(10 * time.Second):
-	}
-}
-
-// call begins a call.
-func (r *raw) call(stream uint32, method string, end bool, more ...hpack.HeaderField) error {
-	r.fields.Reset()
-	for _, f := range append([]hpack.HeaderField{{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"},
-		{Name: ":path", Value: "/tele.v1.JobService/" + method}, {Name: ":authority", Value: "x"},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}}, more...) {
-		r.encoder.WriteField(f)
-	}
-	return r.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: r.fields.Bytes(),
-		EndHeaders: true, EndStream: end})
-}
-
-// message begins a message of size bytes of which only data come now.
-func message(size uint32, data []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0}, size), data...)
-}
-
 // Attacks from outside and from inside; each takes what it can get and holds it. The server stays
 // up, with bounded memory, serves others meanwhile, and is as before afterwards.
 func TestDoorHolds(t *testing.T) {
@@ -276,8 +200,12 @@ func TestDoorHolds(t *testing.T) {
 	if _, err := admin.Wait(t.Context(), job.Id); err != nil {
 		t.Fatal(err)
 	}
-	mallorys, err := o.dial(o.mallory).Start(t.Context(), sh("head -c 50000000 /dev/zero"))
+	mallory := o.dial(o.mallory)
+	mallorys, err := mallory.Start(t.Context(), sh("head -c 50000000 /dev/zero"))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mallory.Wait(t.Context(), mallorys.Id); err != nil {
 		t.Fatal(err)
 	}
 	for _, attack := range []struct {
@@ -298,7 +226,10 @@ func TestDoorHolds(t *testing.T) {
 		{"messages of 4 GiB", 64, hugeMessages},
 		{"requests that do not end", 320, unfinishedRequests},
 		{"requests a byte a frame", 160, dribbledRequests},
+		{"handshakes without a certificate", 64, strangersHandshakes},
+		{"connections that come and go", 128, churn},
 		{"streams of output that nobody reads", 200, func(o *target) []io.Closer { return unreadOutput(o, mallorys.Id) }},
+		{"messages that are none", 64, brokenMessages}, // last: a Prune is among them
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			files, goroutines, memory := o.files(), o.goroutines(), o.memory("VmRSS")
@@ -316,7 +247,7 @@ func TestDoorHolds(t *testing.T) {
 			if peak-memory > attack.memory*bloat {
 				t.Errorf("memory grew by %d MiB, the most is %d", peak-memory, attack.memory*bloat)
 			}
-			if slowest > 3*time.Second*bloat {
+			if slowest > longest*bloat {
 				t.Errorf("another client waited %s", slowest)
 			}
 			for _, c := range held {
@@ -327,6 +258,10 @@ func TestDoorHolds(t *testing.T) {
 	}
 }
 
+// longest is how long another client may wait. Attackers, server and victim share the machine here,
+// with other tests: without those it is at most half a second.
+const longest = 10 * time.Second
+
 // victim makes calls on new connections and on an old one, and returns the longest that one took.
 func victim(ctx context.Context, t *testing.T, o *target, id string) (worst time.Duration) {
 	old, err := client.Dial(client.Options{Addr: o.addr, StateDir: o.state})
@@ -335,15 +270,17 @@ func victim(ctx context.Context, t *testing.T, o *target, id string) (worst time
 		return 0
 	}
 	defer old.Close()
+	bounded, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	for n := 0; ctx.Err() == nil || n < 3; n++ {
 		begin := time.Now()
 		fresh, err := client.Dial(client.Options{Addr: o.addr, StateDir: o.state})
 		if err == nil {
-			_, err = fresh.Get(context.Background(), id)
+			_, err = fresh.Get(bounded, id)
 			fresh.Close()
 		}
 		if err == nil {
-			_, err = old.Get(context.Background(), id)
+			_, err = old.Get(bounded, id)
 		}
 		if err != nil {
 			t.Errorf("another client: %v", err)
@@ -357,7 +294,7 @@ func victim(ctx context.Context, t *testing.T, o *target, id string) (worst time
 // settles waits until the server has let go of what it held for an attack.
 func (o *target) settles(t *testing.T, files, goroutines int) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		f, g := o.files(), o.goroutines()
 		if f <= files && g <= goroutines {
 			return
@@ -367,255 +304,6 @@ func (o *target) settles(t *testing.T, files, goroutines int) {
 			return
 		}
 	}
-}
-
-func (o *target) tcp(n int) (conns []io.Closer) {
-	for range n {
-		conn, err := net.Dial("tcp", o.addr)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		conns = append(conns, conn)
-	}
-	return conns
-}
-
-func halfOpen(o *target) []io.Closer {
-	conns := o.tcp(2000)
-	if n := o.files(); n > maxStrangers+200 {
-		o.t.Errorf("the server has %d descriptors open", n)
-	}
-	return conns
-}
-
-func slowHandshakes(o *target) []io.Closer {
-	conns := o.tcp(500)
-	for range 20 {
-		for _, c := range conns {
-			c.(net.Conn).Write([]byte{0x16})
-		}
-	}
-	return conns
-}
-
-func noise(o *target) []io.Closer {
-	conns := o.tcp(300)
-	data := make([]byte, 64<<10)
-	rand.Read(data)
-	for _, c := range conns {
-		c.(net.Conn).Write(data)
-	}
-	return conns
-}
-
-func noiseInside(o *target) (held []io.Closer) {
-	data := make([]byte, 1<<20)
-	rand.Read(data)
-	for i := range 50 {
-		conn, err := tls.Dial("tcp", o.addr, o.tls)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		if i%2 == 0 {
-			conn.Write([]byte(http2.ClientPreface))
-		}
-		conn.Write(data)
-		held = append(held, conn)
-	}
-	return held
-}
-
-// manyConnections opens twice as many as one client may have. Those too many hear why.
-func manyConnections(o *target) (held []io.Closer) {
-	refused := 0
-	for range 200 {
-		c, err := client.Dial(o.mallory)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		held = append(held, c)
-		_, err = c.List(context.Background(), client.ListOptions{})
-		if status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "as many connections") {
-			refused++
-		} else if err != nil {
-			o.t.Errorf("a connection was refused with %v", err)
-		}
-	}
-	if refused < 90 || refused > 110 {
-		o.t.Errorf("%d of 200 connections were refused", refused)
-	}
-	return held
-}
-
-// endlessHeaders is the CONTINUATION flood of CVE-2023-45288.
-func endlessHeaders(o *target) (held []io.Closer) {
-	for range 10 {
-		r := o.h2().drain()
-		r.encoder.WriteField(hpack.HeaderField{Name: "a", Value: strings.Repeat("b", 8000)})
-		r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: r.fields.Bytes()})
-		for range 2000 {
-			if r.WriteContinuation(1, false, r.fields.Bytes()) != nil {
-				break
-			}
-		}
-		held = append(held, r.Conn)
-	}
-	return held
-}
-
-// headerBomb fills the table of HPACK with one long field and names it again and again.
-func headerBomb(o *target) (held []io.Closer) {
-	for range 10 {
-		r := o.h2().drain()
-		long := hpack.HeaderField{Name: "bomb", Value: strings.Repeat("b", 4000)}
-		var many []hpack.HeaderField
-		for range 10000 {
-			many = append(many, long)
-		}
-		for stream := range uint32(20) {
-			if r.call(2*stream+1, "List", true, many...) != nil {
-				break
-			}
-		}
-		r.sync()
-		held = append(held, r.Conn)
-	}
-	return held
-}
-
-func hugeFrames(o *target) (held []io.Closer) {
-	for range 20 {
-		r := o.h2().drain()
-		r.call(1, "Start", false)
-		r.out.Flush()
-		r.Conn.Write([]byte{0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1}) // DATA, 16 MiB - 1
-		r.Conn.Write(make([]byte, 1<<20))
-		held = append(held, r.Conn)
-	}
-	return held
-}
-
-func floodUnread(o *target) (held []io.Closer) {
-	var all sync.WaitGroup
-	for range 10 {
-		r := o.h2()
-		held = append(held, r.Conn)
-		all.Go(func() {
-			r.SetWriteDeadline(time.Now().Add(2 * time.Second)) // nobody reads, so at some time nobody writes
-			for i := range 100000 {
-				if i%2 == 0 {
-					r.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i)})
-				}
-				if r.WritePing(false, [8]byte{}) != nil {
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	return held
-}
-
-// rapidReset is CVE-2023-44487.
-func rapidReset(o *target) (held []io.Closer) {
-	var all sync.WaitGroup
-	for range 4 {
-		r := o.h2().drain()
-		held = append(held, r.Conn)
-		all.Go(func() {
-			r.SetWriteDeadline(time.Now().Add(4 * time.Second))
-			for i := range uint32(20000) {
-				r.call(2*i+1, "Wait", false)
-				if r.WriteRSTStream(2*i+1, http2.ErrCodeCancel) != nil {
-					return
-				}
-			}
-			r.sync()
-		})
-	}
-	all.Wait()
-	return held
-}
-
-func hugeMessages(o *target) (held []io.Closer) {
-	r := o.h2().drain()
-	for i := range uint32(1000) {
-		r.call(2*i+1, "Start", false)
-		r.WriteData(2*i+1, false, message(1<<32-1, nil))
-	}
-	r.sync()
-	return append(held, r.Conn)
-}
-
-// unfinishedRequests begins as many large requests as it may, on as many connections as it may.
-func unfinishedRequests(o *target) (held []io.Closer) {
-	var all sync.WaitGroup
-	for range 20 {
-		r := o.h2().drain()
-		held = append(held, r.Conn)
-		all.Go(func() {
-			r.SetWriteDeadline(time.Now().Add(4 * time.Second))
-			for i := range uint32(500) {
-				if r.call(2*i+1, "Start", false) != nil {
-					return
-				}
-				r.WriteData(2*i+1, false, message(1<<20, make([]byte, 16000)))
-				for range 3 {
-					r.WriteData(2*i+1, false, make([]byte, 16000))
-				}
-			}
-			r.sync()
-		})
-	}
-	all.Wait()
-	return held
-}
-
-// dribbledRequests sends them a byte at a time, each of which costs the server more than a byte.
-func dribbledRequests(o *target) (held []io.Closer) {
-	var all sync.WaitGroup
-	for range 4 {
-		r := o.h2().drain()
-		held = append(held, r.Conn)
-		all.Go(func() {
-			r.SetWriteDeadline(time.Now().Add(4 * time.Second))
-			for i := range uint32(20) {
-				r.call(2*i+1, "Start", false)
-				r.WriteData(2*i+1, false, message(1<<20, nil))
-				for range 60000 {
-					if r.WriteData(2*i+1, false, []byte{0}) != nil {
-						return
-					}
-				}
-			}
-			r.sync()
-		})
-	}
-	all.Wait()
-	return held
-}
-
-// unreadOutput follows a job 1,000 times and gives the server no window for what it would send.
-func unreadOutput(o *target, id string) (held []io.Closer) {
-	body := append([]byte{0x0a, byte(len(id))}, id...) // job_id
-	for range 2 {
-		r := o.h2(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}).drain()
-		held = append(held, r.Conn)
-		for i := range uint32(500) {
-			r.call(2*i+1, "StreamOutput", false)
-			r.WriteData(2*i+1, true, message(uint32(len(body)), body))
-		}
-		r.sync()
-	}
-	// When all of them are open, one more of the same client is refused.
-	c, err := client.Dial(o.mallory)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	for status.Code(err) != codes.ResourceExhausted && o.t.Context().Err() == nil {
-		_, err = c.Output(context.Background(), id, client.OutputOptions{Tail: 1}, io.Discard, io.Discard)
-	}
-	return append(held, c)
 }
 
 // Who does not go on, in a handshake, in a request, or at all, is cut off; who is only quiet is not.
@@ -668,16 +356,11 @@ func TestSlowAreCutOff(t *testing.T) {
 		t.Error("no end of a request: still open")
 	}
 	unfinished.Close()
-	select {
-	case err := <-waits:
-		t.Errorf("a quiet client was cut off: %v", err)
-	default:
-	}
 	if _, err := quiet.Stop(t.Context(), job.Id, "KILL", 0); err != nil {
 		t.Error(err)
 	}
 	if err := <-waits; err != nil {
-		t.Error(err)
+		t.Errorf("a quiet client was cut off: %v", err)
 	}
 }
 
