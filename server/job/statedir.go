@@ -32,7 +32,27 @@ func OpenStateDir(dir string) (*os.File, error) {
 	return lock, nil
 }
 
+// checkOwner refuses a directory in which others could put their own files in the place of the
+// server's: what is in it is the server's alone, but names belong to the directory.
+func checkOwner(dir string) error {
+	var s unix.Stat_t
+	if err := unix.Stat(dir, &s); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if s.Mode&0o002 != 0 {
+		return fmt.Errorf("state directory %s can be written by everybody, mode %#o (chmod o-w %s)", dir, s.Mode&0o7777, dir)
+	}
+	if uid := os.Geteuid(); s.Uid != 0 && int(s.Uid) != uid {
+		return fmt.Errorf("state directory %s belongs to uid %d, and this server is uid %d (chown it, or choose another with --state-dir)",
+			dir, s.Uid, uid)
+	}
+	return nil
+}
+
 func lockAndCheck(dir string, lock *os.File) error {
+	if err := checkOwner(dir); err != nil {
+		return err
+	}
 	// The lock ends with the process, however that ends: flock(2).
 	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK {
