@@ -40,6 +40,7 @@ type Job struct {
 
 	mu      sync.Mutex
 	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
+	ending  bool             // its end was seen: the record is end's alone
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
 	refused refusals
@@ -120,7 +121,7 @@ func (j *Job) Stop(signal syscall.Signal, grace time.Duration, by string) error 
 func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.endedLocked() || j.init == nil {
+	if j.endedLocked() || j.ending || j.init == nil {
 		return nil
 	}
 	killAt := time.Now().Add(max(grace, 0))
@@ -253,6 +254,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		timer.Stop()
 	}
 	record := proto.Clone(j.record).(*recordv1.Record)
+	j.ending = true // a stop that comes now would write its record over ours
 	j.mu.Unlock()
 	j.table.at("end seen")
 	job := record.Job

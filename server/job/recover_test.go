@@ -442,3 +442,27 @@ func TestRecord(t *testing.T) {
 		t.Error("an empty record was read")
 	}
 }
+
+// A stop that comes when the end was seen does not write over the record that says so.
+func TestStopAtTheEnd(t *testing.T) {
+	table := open(t)
+	var id string
+	table.at = func(step string) {
+		if step != "end recorded" {
+			return
+		}
+		for _, j := range table.close() {
+			id = j.id
+			if err := j.Stop(unix.SIGTERM, time.Second, "me"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if job, _ := run(t, table, sh("sleep 0.1; exit 3")); job.GetExitCode() != 3 {
+		t.Errorf("got %v", job)
+	}
+	job := wait(t, find(t, reopen(t, table), id))
+	if job.Reason != telev1.Reason_REASON_EXITED || job.GetExitCode() != 3 {
+		t.Errorf("the next server has %v", job)
+	}
+}
