@@ -105,7 +105,7 @@ func (t *Table) adopt(j *Job) (err error) {
 			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
 			return j.undo()
 		}
-		if err := j.setRunning(); err != nil && !noSpace(err) {
+		if err := j.setRunning(true); err != nil {
 			return err
 		}
 	}

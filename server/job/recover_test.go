@@ -466,3 +466,24 @@ func TestStopAtTheEnd(t *testing.T) {
 		t.Errorf("the next server has %v", job)
 	}
 }
+
+// A start that failed when its command ran already is not the answer to a second request.
+func TestFailedStartIsNoAnswer(t *testing.T) {
+	table := open(t)
+	spec := sh("sleep 1000")
+	var failed *Job
+	table.at = func(step string) {
+		if step == "running" {
+			failed = table.keys[key{"me", "k"}]
+			if err := os.Mkdir(filepath.Join(failed.dir, "record.new"), 0o700); err != nil { // no record can be written
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := table.Start(t.Context(), "me", "k", spec); err == nil {
+		t.Error("started without a record")
+	}
+	if j, err := failed.again(t.Context(), spec); j != nil || err != nil {
+		t.Errorf("answered with a job that is gone: %v, %v", j, err)
+	}
+}
