@@ -264,6 +264,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.DroppedBytes = uint64(j.log.Dropped())
 	verdict(record, exit, waitErr)
 	job.EndedAt = now()
+	j.removeWork()
 	err := writeRecord(j.dir, record)
 	for noSpace(err) {
 		select {
@@ -277,7 +278,6 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, j.group.Delete())
-	_ = os.Remove(filepath.Join(j.dir, "work")) // when there is nothing in it
 
 	j.mu.Lock()
 	j.record = record
@@ -289,6 +289,10 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	close(j.done)
 	return true
 }
+
+// removeWork removes the work directory when there is nothing in it. It goes before the record says that
+// the job has ended: nobody looks for it afterwards.
+func (j *Job) removeWork() { _ = os.Remove(filepath.Join(j.dir, "work")) }
 
 // leave lets go of a job that runs on: the server ends, and the next one takes it.
 func (j *Job) leave() {

@@ -139,6 +139,7 @@ func (t *Table) recoverLost(j *Job) error {
 	lost(job, why)
 	job.EndedAt = now()
 	t.removeGroup(j.id, record.Cgroups)
+	j.removeWork()
 	if err := writeRecord(j.dir, record); err != nil && !noSpace(err) {
 		return err // without room the next server comes to the same verdict
 	}
