@@ -69,6 +69,26 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// A command that cannot be run is told to the server that took over meanwhile, which has no plan to
+// name the step by.
+func TestAdoptedStepFails(t *testing.T) {
+	needRoot(t)
+	plan, err := NewPlan(spec(t, "/no/such/program"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := Start(plan, StartOptions{Cgroup: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.sendPlan(); err != nil {
+		t.Fatal(err)
+	}
+	if err := handOver(t, i).Await(t.Context()); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A signal reaches the command through an adopted init.
 func TestAdoptedTakesSignals(t *testing.T) {
 	needRoot(t)

@@ -9,49 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A parent is what all inits of this process begin with.
-type parent struct {
-	exe   string   // a path to the program that they execute
-	pidfd *os.File // refers to this process
-}
-
-// self makes this process's, once. The program is a sealed copy of this one in memory: nothing that
-// a job could ever open through its init, /proc/1/exe above all, is the host's own file, and nothing
-// in it can be changed (CVE-2019-5736, of which a read-only bind mount is no cure).
-//
-// Its descriptor must survive what syscall.ForkExec does before the exec: that puts init's
-// descriptors to the low numbers (fds.go), and some of them meanwhile to those above the highest of
-// what it was given. So the program's is above the one, and the pidfd, which is given, above it.
-var self = sync.OnceValues(func() (p parent, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("prepare for starting inits: %w", err)
-		}
-	}()
-	exe, err := copyBinary()
+// sealedExe returns what inits execute: a sealed copy of this program in memory, made once.
+// Nothing that a job could ever open through its init, /proc/1/exe above all, is the host's own
+// file, and nothing in it can be changed (CVE-2019-5736, of which a read-only bind mount is no cure).
+var sealedExe = sync.OnceValues(func() (*os.File, error) {
+	fd, err := copyBinary()
 	if err != nil {
-		return p, err
+		return nil, fmt.Errorf("copy this program into memory: %w", err)
 	}
-	if exe, err = raise(exe, 1<<6); err != nil {
-		return p, err
-	}
-	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return p, os.NewSyscallError("pidfd_open", err)
-	}
-	if pidfd, err = raise(pidfd, exe+1); err != nil {
-		return p, err
-	}
-	// Both stay open for as long as this process lives.
-	return parent{fmt.Sprintf("/proc/self/fd/%d", exe), os.NewFile(uintptr(pidfd), "pidfd")}, nil
+	return os.NewFile(uintptr(fd), InitName), nil // open for as long as the server lives
 })
 
-// raise moves a descriptor to a number of at least least.
-func raise(fd, least int) (int, error) {
-	defer unix.Close(fd)
-	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
-	return fd, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-}
+// exePath is where an init finds it. Its number here would not do: the path is looked up in the child
+// when that has its own descriptors in place, and others on their way there.
+var exePath = fmt.Sprintf("/proc/self/fd/%d", fdExe)
 
 func copyBinary() (fd int, err error) {
 	self, err := os.Open("/proc/self/exe")

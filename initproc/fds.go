@@ -13,7 +13,8 @@ package initproc
 //	 6  stderr pipe                   kept, unused   init's end
 //	 7  eventfd, SIGCHLD happened     both           init's end
 //	 8  pidfd of the server           poll           init, once it has the plan
-//	 9  oom_score_adj of init         write          init's end
+//	 9  first what init executes,     execute        the plan
+//	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
 //	63  the filter's listener         kept, unused   init's end; there with Spec.SeccompListener alone
 const (
@@ -23,6 +24,7 @@ const (
 	fdStderrRead    = 6
 	fdChild         = 7
 	fdServer        = 8
+	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
 	fdListener      = 63 // above all that the plan opens, and the last for which the table need not grow

@@ -54,9 +54,14 @@ func (e *StepError) NotFound() bool {
 // NotExecutable tells that the program is there and cannot be executed.
 func (e *StepError) NotExecutable() bool { return e.Name == nameExecute && !e.NotFound() }
 
+// stepError is the error of a step of p, or of a plan that an earlier server sent and nobody has any
+// more: then p is nil.
 func (p *Plan) stepError(index uint32, errno syscall.Errno) error {
 	if index == stepRefused {
 		return &StepError{-1, "check the plan", "", errno}
+	}
+	if p == nil {
+		return fmt.Errorf("step %d of the plan: %w", index, errno)
 	}
 	v, err := decode(p.blob)
 	if err != nil || int(index) >= len(v.steps) {

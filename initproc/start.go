@@ -57,6 +57,15 @@ func (i *Init) Run(ctx context.Context) error {
 	return i.Await(ctx)
 }
 
+// self refers to this process, for inits that wait for their plan.
+var self = sync.OnceValues(func() (*os.File, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+})
+
 func (i *Init) start(o StartOptions) error {
 	var kept []*os.File // init's, closed here once it has them
 	defer func() {
@@ -92,16 +101,20 @@ func (i *Init) start(o StartOptions) error {
 		return os.NewSyscallError("eventfd", err)
 	}
 	childFile := keep(os.NewFile(uintptr(child), "eventfd"), nil)
-	parent, err := self()
+	server, err := self()
+	if err != nil {
+		return err
+	}
+	exe, err := sealedExe()
 	if err != nil {
 		return err
 	}
 	// The order is the table in fds.go.
-	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, parent.pidfd, nil}
-	return i.clone(parent.exe, append(files, o.Join...), o.Cgroup)
+	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, exe}
+	return i.clone(append(files, o.Join...), o.Cgroup)
 }
 
-func (i *Init) clone(exe string, files []*os.File, cgroup int) error {
+func (i *Init) clone(files []*os.File, cgroup int) error {
 	attr := &syscall.ProcAttr{
 		Env: []string{},
 		Dir: "/",
@@ -120,16 +133,13 @@ func (i *Init) clone(exe string, files []*os.File, cgroup int) error {
 		attr.Sys.UidMappings, attr.Sys.GidMappings = mapID(os.Getuid()), mapID(os.Getgid())
 	}
 	for _, f := range files {
-		fd, err := ^uintptr(0), error(nil) // what a plan opens there itself
-		if f != nil {
-			fd, err = descriptor(f)
-		}
+		fd, err := descriptor(f)
 		if err != nil {
 			return err
 		}
 		attr.Files = append(attr.Files, fd)
 	}
-	pid, err := syscall.ForkExec(exe, []string{InitName}, attr)
+	pid, err := syscall.ForkExec(exePath, []string{InitName}, attr)
 	if err != nil {
 		return fmt.Errorf("start the sandbox's init in new namespaces: %w", os.NewSyscallError("clone3", err))
 	}

@@ -419,3 +419,28 @@ func TestUserNamespace(t *testing.T) {
 		t.Errorf("got %q", out)
 	}
 }
+
+// Whatever number the server has the program by that inits execute: it is not lost among init's own
+// descriptors, nor those that are on their way there.
+func TestStartWithAnyDescriptor(t *testing.T) {
+	needRoot(t)
+	exe, err := sealedExe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func(real func() (*os.File, error)) { sealedExe = real }(sealedExe)
+	for number := 3; number < 60; number++ {
+		fd, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := os.NewFile(uintptr(fd), "exe")
+		sealedExe = func() (*os.File, error) { return copied, nil }
+		i, err := start(t, spec(t, "true"))
+		if err != nil {
+			t.Fatalf("from descriptor %d: %v", fd, err)
+		}
+		i.Close()
+		_ = copied.Close()
+	}
+}
