@@ -81,8 +81,9 @@ func refused(r *telev1.RefusedCall) string {
 type Run struct {
 	Connection
 	Spec
-	Detach bool `short:"d" help:"Print the job's id and return."`
-	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing."`
+	Detach bool `short:"d" help:"Print the job's id and return." xor:"end"`
+	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing." xor:"end"`
+	Usage  bool `help:"Print at the end, on stderr, what the job used." xor:"end"`
 }
 
 // Run runs the command.
@@ -114,6 +115,9 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.Usage {
+		fmt.Fprint(streams.Err, usageText(ended.GetUsage()))
 	}
 	if ended.GetReason() != telev1.Reason_REASON_EXITED {
 		fmt.Fprintf(streams.Err, "tele: job %s: %s\n", ended.GetId(), ended.GetMessage())

@@ -213,6 +213,12 @@ type usageJSON struct {
 	IOReadBytes     *uint64 `json:"io_read_bytes"`
 	IOWriteBytes    *uint64 `json:"io_write_bytes"`
 	PidsPeak        *uint64 `json:"pids_peak"`
+	PidsLimitHits   *uint64 `json:"pids_limit_hits"`
+	StallCPUUsec    *uint64 `json:"stall_cpu_usec"`
+	StallMemoryUsec *uint64 `json:"stall_memory_usec"`
+	StallIOUsec     *uint64 `json:"stall_io_usec"`
+	LargestProcess  *uint64 `json:"largest_process_bytes"`
+	WallUsec        *uint64 `json:"wall_usec"`
 }
 
 func usageOf(u *telev1.Usage) usageJSON {
@@ -220,7 +226,8 @@ func usageOf(u *telev1.Usage) usageJSON {
 		return usageJSON{}
 	}
 	return usageJSON{u.CpuUsec, u.CpuUserUsec, u.CpuSystemUsec, u.ThrottledUsec, u.ThrottledCount,
-		u.MemoryPeakBytes, u.OomKills, u.IoReadBytes, u.IoWriteBytes, u.PidsPeak}
+		u.MemoryPeakBytes, u.OomKills, u.IoReadBytes, u.IoWriteBytes, u.PidsPeak,
+		u.PidsLimitHits, u.StallCpuUsec, u.StallMemoryUsec, u.StallIoUsec, u.LargestProcessBytes, u.WallUsec}
 }
 
 // An outputJSON is what became of a job's output.

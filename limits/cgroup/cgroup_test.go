@@ -89,6 +89,12 @@ func TestParse(t *testing.T) {
 	if r, w := ioBytes("8:0 rbytes=1 wbytes=2\n9:0 Read 3\n9:0 Write 4\nTotal 7\n"); *r != 4 || *w != 6 {
 		t.Errorf("got %d %d", *r, *w)
 	}
+	if n := stallTotal("some avg10=0.00 avg60=1.00 avg300=0.10 total=72674\nfull avg10=0.00 total=5\n"); n == nil || *n != 72674 {
+		t.Errorf("got %v", n)
+	}
+	if n := stallTotal("full avg10=0.00 total=5\nsome total=x\nsome\n"); n != nil {
+		t.Errorf("got %v", *n)
+	}
 }
 
 func FuzzParseMountinfo(f *testing.F) {

@@ -14,6 +14,9 @@ type Usage struct {
 	OOMKills                *uint64 // processes that the kernel killed at the memory limit
 	IORead, IOWrite         *uint64 // bytes
 	PidsPeak                *uint64 // without the sandbox's init
+	PidsLimitHits           *uint64 // forks that the pids limit refused
+	// Microseconds in which at least one process waited for it, the kernel's accounting/psi.rst.
+	StallCPU, StallMemory, StallIO *uint64
 }
 
 // Usage reads what the group has used so far. What cannot be read is not known.
@@ -50,8 +53,37 @@ func (g *Group) Usage() Usage {
 			*peak--
 			u.PidsPeak = peak
 		}
+		text, _ := readFile(dir, "pids.events")
+		u.PidsLimitHits = find(text, "max", 1)
+	}
+	// Every version 2 group has these, also one without controllers beside trees of version 1.
+	if dir, version := g.in(g.m.unified); version != 0 {
+		u.StallCPU, u.StallMemory, u.StallIO = stall(dir, "cpu.pressure"), stall(dir, "memory.pressure"), stall(dir, "io.pressure")
 	}
 	return u
+}
+
+// stall reads the total of the "some" line: "some avg10=0.00 avg60=0.00 avg300=0.00 total=5".
+func stall(dir, file string) *uint64 {
+	text, err := readFile(dir, file) // EOPNOTSUPP where it is switched off (psi=0)
+	if err != nil {
+		return nil
+	}
+	return stallTotal(text)
+}
+
+func stallTotal(text string) *uint64 {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) < 2 || words[0] != "some" {
+			continue
+		}
+		total, found := strings.CutPrefix(words[len(words)-1], "total=")
+		if n, err := strconv.ParseUint(total, 10, 64); found && err == nil {
+			return &n
+		}
+	}
+	return nil
 }
 
 func find(text, key string, divide uint64) *uint64 {

@@ -265,6 +265,8 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	verdict(record, exit, waitErr)
 	job.EndedAt = now()
 	j.removeWork()
+	wall := uint64(max(0, job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Microseconds())) // the clock may have been set
+	job.Usage.WallUsec = &wall
 	err := writeRecord(j.dir, record)
 	for noSpace(err) {
 		select {

@@ -55,7 +55,12 @@ func usageOf(u cgroup.Usage, exit initproc.Exit) *telev1.Usage {
 		CpuUsec: u.CPU, CpuUserUsec: u.CPUUser, CpuSystemUsec: u.CPUSystem,
 		ThrottledUsec: u.Throttled, ThrottledCount: u.ThrottledCount,
 		MemoryPeakBytes: u.MemoryPeak, OomKills: u.OOMKills,
-		IoReadBytes: u.IORead, IoWriteBytes: u.IOWrite, PidsPeak: u.PidsPeak,
+		IoReadBytes: u.IORead, IoWriteBytes: u.IOWrite, PidsPeak: u.PidsPeak, PidsLimitHits: u.PidsLimitHits,
+		StallCpuUsec: u.StallCPU, StallMemoryUsec: u.StallMemory, StallIoUsec: u.StallIO,
+	}
+	if exit.MaxRSS > 0 {
+		largest := uint64(exit.MaxRSS)
+		usage.LargestProcessBytes = &largest
 	}
 	if usage.CpuUsec == nil && exit.UserTime+exit.SystemTime > 0 {
 		user, system := uint64(exit.UserTime.Microseconds()), uint64(exit.SystemTime.Microseconds())

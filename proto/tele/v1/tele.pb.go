@@ -919,8 +919,9 @@ func (x *RefusedCall) GetErrno() int32 {
 	return 0
 }
 
-// Usage is what a job used, as its cgroup counted it. A figure that the
-// machine's cgroups do not give is unset.
+// Usage is what a job used, as its cgroup counted it, the sandbox's init
+// included where nothing else is said. A figure that the machine's cgroups do
+// not give is unset.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// CPU time in microseconds: all, in user space, in the kernel.
@@ -937,8 +938,21 @@ type Usage struct {
 	// Bytes read from and written to disks.
 	IoReadBytes  *uint64 `protobuf:"varint,8,opt,name=io_read_bytes,json=ioReadBytes,proto3,oneof" json:"io_read_bytes,omitempty"`
 	IoWriteBytes *uint64 `protobuf:"varint,9,opt,name=io_write_bytes,json=ioWriteBytes,proto3,oneof" json:"io_write_bytes,omitempty"`
-	// The most processes and threads at one time.
-	PidsPeak      *uint64 `protobuf:"varint,10,opt,name=pids_peak,json=pidsPeak,proto3,oneof" json:"pids_peak,omitempty"`
+	// The most processes and threads at one time, init not counted.
+	PidsPeak *uint64 `protobuf:"varint,10,opt,name=pids_peak,json=pidsPeak,proto3,oneof" json:"pids_peak,omitempty"`
+	// How often a process could not be made for the limit on them.
+	PidsLimitHits *uint64 `protobuf:"varint,11,opt,name=pids_limit_hits,json=pidsLimitHits,proto3,oneof" json:"pids_limit_hits,omitempty"`
+	// Time in which at least one of its processes waited for a CPU (also when
+	// the CPU limit held it back), for memory or for a disk, in microseconds: the
+	// "some" lines of its cgroup's *.pressure files.
+	StallCpuUsec    *uint64 `protobuf:"varint,12,opt,name=stall_cpu_usec,json=stallCpuUsec,proto3,oneof" json:"stall_cpu_usec,omitempty"`
+	StallMemoryUsec *uint64 `protobuf:"varint,13,opt,name=stall_memory_usec,json=stallMemoryUsec,proto3,oneof" json:"stall_memory_usec,omitempty"`
+	StallIoUsec     *uint64 `protobuf:"varint,14,opt,name=stall_io_usec,json=stallIoUsec,proto3,oneof" json:"stall_io_usec,omitempty"`
+	// The most memory that one of its processes had resident, in bytes, of those
+	// whose end was waited for. No less than what init has, some MiB.
+	LargestProcessBytes *uint64 `protobuf:"varint,15,opt,name=largest_process_bytes,json=largestProcessBytes,proto3,oneof" json:"largest_process_bytes,omitempty"`
+	// From started_at to ended_at, in microseconds.
+	WallUsec      *uint64 `protobuf:"varint,16,opt,name=wall_usec,json=wallUsec,proto3,oneof" json:"wall_usec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1039,6 +1053,48 @@ func (x *Usage) GetIoWriteBytes() uint64 {
 func (x *Usage) GetPidsPeak() uint64 {
 	if x != nil && x.PidsPeak != nil {
 		return *x.PidsPeak
+	}
+	return 0
+}
+
+func (x *Usage) GetPidsLimitHits() uint64 {
+	if x != nil && x.PidsLimitHits != nil {
+		return *x.PidsLimitHits
+	}
+	return 0
+}
+
+func (x *Usage) GetStallCpuUsec() uint64 {
+	if x != nil && x.StallCpuUsec != nil {
+		return *x.StallCpuUsec
+	}
+	return 0
+}
+
+func (x *Usage) GetStallMemoryUsec() uint64 {
+	if x != nil && x.StallMemoryUsec != nil {
+		return *x.StallMemoryUsec
+	}
+	return 0
+}
+
+func (x *Usage) GetStallIoUsec() uint64 {
+	if x != nil && x.StallIoUsec != nil {
+		return *x.StallIoUsec
+	}
+	return 0
+}
+
+func (x *Usage) GetLargestProcessBytes() uint64 {
+	if x != nil && x.LargestProcessBytes != nil {
+		return *x.LargestProcessBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetWallUsec() uint64 {
+	if x != nil && x.WallUsec != nil {
+		return *x.WallUsec
 	}
 	return 0
 }
@@ -2028,7 +2084,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vRefusedCall\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
-	"\x05errno\x18\x03 \x01(\x05R\x05errno\"\xd1\x04\n" +
+	"\x05errno\x18\x03 \x01(\x05R\x05errno\"\xd5\a\n" +
 	"\x05Usage\x12\x1e\n" +
 	"\bcpu_usec\x18\x01 \x01(\x04H\x00R\acpuUsec\x88\x01\x01\x12'\n" +
 	"\rcpu_user_usec\x18\x02 \x01(\x04H\x01R\vcpuUserUsec\x88\x01\x01\x12+\n" +
@@ -2040,7 +2096,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\rio_read_bytes\x18\b \x01(\x04H\aR\vioReadBytes\x88\x01\x01\x12)\n" +
 	"\x0eio_write_bytes\x18\t \x01(\x04H\bR\fioWriteBytes\x88\x01\x01\x12 \n" +
 	"\tpids_peak\x18\n" +
-	" \x01(\x04H\tR\bpidsPeak\x88\x01\x01B\v\n" +
+	" \x01(\x04H\tR\bpidsPeak\x88\x01\x01\x12+\n" +
+	"\x0fpids_limit_hits\x18\v \x01(\x04H\n" +
+	"R\rpidsLimitHits\x88\x01\x01\x12)\n" +
+	"\x0estall_cpu_usec\x18\f \x01(\x04H\vR\fstallCpuUsec\x88\x01\x01\x12/\n" +
+	"\x11stall_memory_usec\x18\r \x01(\x04H\fR\x0fstallMemoryUsec\x88\x01\x01\x12'\n" +
+	"\rstall_io_usec\x18\x0e \x01(\x04H\rR\vstallIoUsec\x88\x01\x01\x127\n" +
+	"\x15largest_process_bytes\x18\x0f \x01(\x04H\x0eR\x13largestProcessBytes\x88\x01\x01\x12 \n" +
+	"\twall_usec\x18\x10 \x01(\x04H\x0fR\bwallUsec\x88\x01\x01B\v\n" +
 	"\t_cpu_usecB\x10\n" +
 	"\x0e_cpu_user_usecB\x12\n" +
 	"\x10_cpu_system_usecB\x11\n" +
@@ -2052,7 +2115,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0e_io_read_bytesB\x11\n" +
 	"\x0f_io_write_bytesB\f\n" +
 	"\n" +
-	"_pids_peak\"v\n" +
+	"_pids_peakB\x12\n" +
+	"\x10_pids_limit_hitsB\x11\n" +
+	"\x0f_stall_cpu_usecB\x14\n" +
+	"\x12_stall_memory_usecB\x10\n" +
+	"\x0e_stall_io_usecB\x18\n" +
+	"\x16_largest_process_bytesB\f\n" +
+	"\n" +
+	"_wall_usec\"v\n" +
 	"\fStartRequest\x12$\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12'\n" +
