@@ -105,6 +105,6 @@ type Status struct {
 	Name    Name
 	Asked   string // what was asked for, or the server's default
 	Applied string // what the kernel said when it was read back; empty when it is not enforced
-	How     string // the file and the value that enforce it: "memory.max 524288000"
-	WhyNot  string // why it is not enforced; empty when it is
+	How     string // the file and the value that enforce it: "/sys/fs/cgroup/tele/ID/memory.max 524288000"
+	WhyNot  string // why it is not enforced, or not everywhere; empty when it is
 }

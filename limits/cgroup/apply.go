@@ -1,7 +1,11 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,6 +49,11 @@ func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	case limits.IORead, limits.IOWrite:
 		applied, s.How, err = setIO(dir, version, name, value, r)
 	}
+	var part *partError
+	if errors.As(err, &part) {
+		s.WhyNot = err.Error()
+		return s
+	}
 	if err != nil {
 		s.How, s.WhyNot = "", err.Error()
 		return s
@@ -77,7 +86,7 @@ func setNumber(dir, file string, version int, value int64) (int64, string, error
 	if n, err := strconv.ParseInt(back, 10, 64); err == nil && n >= 0 && n < 1<<62 {
 		applied = n
 	}
-	return applied, file + " " + back, nil
+	return applied, filepath.Join(dir, file) + " " + back, nil
 }
 
 // setCPU gives thousandths of a CPU in each period of 100 ms; the kernel takes no quota under 1 ms,
@@ -101,15 +110,26 @@ func setCPU(dir string, version int, value int64) (int64, string, error) {
 		if err := writeFile(dir, "cpu.cfs_quota_us", quota); err != nil {
 			return 0, "", err
 		}
-		back, err := readFile(dir, "cpu.cfs_quota_us")
-		return cpuValue(back, period), "cpu.cfs_quota_us " + back, err
+		quota, err := readFile(dir, "cpu.cfs_quota_us")
+		if err != nil {
+			return 0, "", err
+		}
+		text, err := readFile(dir, "cpu.cfs_period_us")
+		if n, _ := strconv.ParseInt(text, 10, 64); n > 0 {
+			period = n
+		}
+		return cpuValue(quota, period), fmt.Sprintf("%s %s; %s %s", filepath.Join(dir, "cpu.cfs_quota_us"), quota,
+			filepath.Join(dir, "cpu.cfs_period_us"), text), err
 	}
 	if err := writeFile(dir, "cpu.max", fmt.Sprintf("%s %d", quota, period)); err != nil {
 		return 0, "", err
 	}
 	back, err := readFile(dir, "cpu.max")
-	first, _, _ := strings.Cut(back, " ")
-	return cpuValue(first, period), "cpu.max " + back, err
+	first, second, _ := strings.Cut(back, " ")
+	if n, _ := strconv.ParseInt(second, 10, 64); n > 0 {
+		period = n
+	}
+	return cpuValue(first, period), filepath.Join(dir, "cpu.max") + " " + back, err
 }
 
 func cpuValue(quota string, period int64) int64 {
@@ -120,8 +140,20 @@ func cpuValue(quota string, period int64) int64 {
 	return n * 1000 / period
 }
 
-// setSwap comes after memory. Version 1 limits the sum of both.
+// setSwap comes after memory. Version 1 limits the sum of both. A kernel that does not account for
+// swap has no file for it; where there is no swap at all, none can be used.
 func setSwap(dir string, version int, value, memory int64) (int64, string, error) {
+	if file := pick(version, "memory.memsw.limit_in_bytes", "memory.swap.max"); !exists(dir, file) {
+		swaps, err := os.ReadFile("/proc/swaps")
+		if value == limits.Max {
+			return value, "no limit was asked for", nil
+		}
+		if err != nil || strings.Count(string(swaps), "\n") <= 1 { // the heading; no file where there is no support
+			return 0, "this machine has no swap (/proc/swaps)", nil
+		}
+		return 0, "", fmt.Errorf("this kernel does not account for swap: there is no %s (boot it with swapaccount=1, or switch swap off)",
+			filepath.Join(dir, file))
+	}
 	if version == 2 {
 		return setNumber(dir, "memory.swap.max", 2, value)
 	}
@@ -136,17 +168,33 @@ func setSwap(dir string, version int, value, memory int64) (int64, string, error
 	return applied, how, err
 }
 
+// A partError is a limit that holds for some of a job's places, and not for others.
+type partError struct{ text string }
+
+func (e *partError) Error() string { return e.text }
+
 // setIO sets the rate on every disk; what the answer shows is the least.
 func setIO(dir string, version int, name limits.Name, value int64, r Request) (int64, string, error) {
-	if len(r.Devices) == 0 {
-		return 0, "", fmt.Errorf("no disk to limit: %s", r.NoDevice)
+	devices, why := slices.Clone(r.Devices), r.NoDevice
+	if name == limits.IORead {
+		for _, d := range r.ReadDevices {
+			if !slices.Contains(devices, d) {
+				devices = append(devices, d)
+			}
+		}
+		if why == "" {
+			why = r.NoReadDevice
+		}
+	}
+	if len(devices) == 0 {
+		return 0, "", fmt.Errorf("no disk to limit: %s", why)
 	}
 	verb := map[limits.Name][2]string{
 		limits.IORead:  {"blkio.throttle.read_bps_device", "rbps"},
 		limits.IOWrite: {"blkio.throttle.write_bps_device", "wbps"},
 	}[name]
 	file, least, how := pick(version, verb[0], "io.max"), int64(limits.Max), ""
-	for _, d := range r.Devices {
+	for _, d := range devices {
 		line := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, value)
 		switch {
 		case version == 1 && value == limits.Max:
@@ -168,7 +216,14 @@ func setIO(dir string, version int, name limits.Name, value int64, r Request) (i
 		if how != "" {
 			how += "; "
 		}
-		how += file + " " + text
+		how += filepath.Join(dir, file) + " " + text
+	}
+	if why != "" && value != limits.Max {
+		return 0, how, &partError{"holds on a part of the disks alone: " + why}
+	}
+	if version == 1 && name == limits.IOWrite && value != limits.Max {
+		// The kernel's cgroup-v1/blkio-controller.txt: writeback is charged to the root.
+		how += " (what a job writes without waiting for it, the kernel writes later, without this limit: it needs cgroup version 2)"
 	}
 	return least, how, nil
 }

@@ -24,10 +24,13 @@ type Group struct {
 
 // A Request is what Create needs.
 type Request struct {
-	Limits  limits.Limits
-	Devices []Device // the disks behind the job's files
-	// NoDevice says why there are none.
+	Limits limits.Limits
+	// The disks behind the places that the job may write to, and why one of these has none.
+	Devices  []Device
 	NoDevice string
+	// The same for the places that it may only read.
+	ReadDevices  []Device
+	NoReadDevice string
 }
 
 // Create makes the group of the job called id and sets its limits. A limit that cannot be set is

@@ -45,7 +45,7 @@ func (g *Group) Usage() Usage {
 	if dir, version := g.dir("io"); version != 0 {
 		text, err := readFile(dir, pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
 		if err == nil {
-			u.IORead, u.IOWrite = ioBytes(text)
+			u.IORead, u.IOWrite = ioBytes(text, stacked)
 		}
 	}
 	if dir, version := g.dir("pids"); version != 0 {
@@ -108,11 +108,15 @@ func number(dir, file string, divide uint64) *uint64 {
 	return &n
 }
 
-// ioBytes adds up all disks: "8:0 rbytes=1 wbytes=2 …" in version 2, "8:0 Read 1" in version 1.
-func ioBytes(text string) (read, write *uint64) {
+// ioBytes adds up all disks: "8:0 rbytes=1 wbytes=2 …" in version 2, "8:0 Read 1" in version 1. Those
+// that pass everything on, for which skip is true, are left out.
+func ioBytes(text string, skip func(number string) bool) (read, write *uint64) {
 	var r, w uint64
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
+		if len(words) < 2 || skip(words[0]) {
+			continue
+		}
 		if len(words) == 3 && words[1] == "Read" {
 			n, _ := strconv.ParseUint(words[2], 10, 64)
 			r += n

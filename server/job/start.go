@@ -137,7 +137,8 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 		return err
 	}
 	t.at("output made")
-	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice}
+	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice,
+		ReadDevices: t.readDevices, NoReadDevice: t.noReadDevice}
 	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
 		return err
 	}

@@ -64,11 +64,12 @@ type Options struct {
 
 // A Table holds all jobs of a state directory.
 type Table struct {
-	options  Options
-	hide     []string
-	devices  []cgroup.Device
-	noDevice string
-	root     bool
+	options Options
+	hide    []string
+	root    bool
+
+	devices, readDevices   []cgroup.Device // the disks behind what jobs write, and what they only read
+	noDevice, noReadDevice string          // why there are none
 
 	life    context.Context // ends with the server; for With
 	leave   context.CancelCauseFunc
@@ -115,7 +116,8 @@ func Open(o Options) (*Table, error) {
 		return nil, err
 	}
 	t.hide = hidden(o.StateDir, o.Hide)
-	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir(), "/")
+	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir())
+	t.readDevices, t.noReadDevice = cgroup.FindDevices("/")
 	if err := t.recover(); err != nil {
 		return nil, err
 	}

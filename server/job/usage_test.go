@@ -2,6 +2,7 @@ package job
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -47,28 +48,30 @@ func TestUsageOfKnownLoads(t *testing.T) {
 		if job.Usage.PidsPeak == nil { // Linux 6.1
 			t.Skip("needs pids.peak")
 		}
-		between(t, "pids_peak", job.Usage.PidsPeak, 11, 12) // and the one that makes them
+		// The one that makes them is counted too; and on version 2, the threads of init beyond its first.
+		between(t, "pids_peak", job.Usage.PidsPeak, 11, 16)
 		between(t, "pids_limit_hits", job.Usage.PidsLimitHits, 0, 0)
 	})
 	t.Run("refused forks", func(t *testing.T) {
 		spec := python("import os, signal\nhits = 0\nfor i in range(10):\n try:\n  if os.fork() == 0: signal.pause()\n except OSError: hits += 1\nprint(hits)")
 		spec.Limits.Pids = "6"
 		job, out := run(t, table, spec)
-		if out != "5\n" {
+		refused, err := strconv.ParseUint(strings.TrimSpace(out), 10, 64)
+		if err != nil || refused < 5 { // on version 2 more: init's threads take some places
 			t.Errorf("output %q", out)
 		}
-		between(t, "pids_limit_hits", job.Usage.PidsLimitHits, 5, 5)
+		between(t, "pids_limit_hits", job.Usage.PidsLimitHits, refused, refused)
 	})
 	t.Run("held back", func(t *testing.T) {
-		spec := python("import os\nwhile os.times().user < 0.1: pass")
-		spec.Limits.Cpu = "0.1"
+		spec := sh("timeout 1 sh -c 'while :; do :; done'; true")
+		spec.Limits = &telev1.Limits{Cpu: "0.05"}
 		job, _ := run(t, table, spec)
-		between(t, "throttled_count", job.Usage.ThrottledCount, 5, 1000*slow)
-		between(t, "throttled_usec", job.Usage.ThrottledUsec, 300_000, 30_000_000*slow)
+		between(t, "throttled_count", job.Usage.ThrottledCount, 1, 1000*slow)
+		between(t, "throttled_usec", job.Usage.ThrottledUsec, 200_000, 30_000_000*slow)
 		if _, err := os.Stat("/proc/pressure"); err != nil {
 			t.Skipf("needs pressure stall information: %v", err)
 		}
-		between(t, "stall_cpu_usec", job.Usage.StallCpuUsec, 300_000, 30_000_000*slow)
+		between(t, "stall_cpu_usec", job.Usage.StallCpuUsec, 200_000, 30_000_000*slow)
 	})
 	t.Run("disk", func(t *testing.T) {
 		if devices, why := cgroup.FindDevices(table.jobsDir()); len(devices) == 0 {

@@ -569,17 +569,19 @@ func (x *Limits) GetPids() string {
 // LimitStatus is what became of one limit of a job.
 type LimitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cpu, memory, swap, io_read, io_write or pids.
+	// cpu, memory, swap, io_read, io_write, pids or output.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What was asked for, or the server's default, as in Limits.
 	Asked string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
 	// What the kernel said when it was read back, as in Limits; empty when the
 	// limit is not enforced.
 	Applied string `protobuf:"bytes,3,opt,name=applied,proto3" json:"applied,omitempty"`
-	// The file and the value that enforce it: "memory.max 524288000". For
-	// several disks one after another, separated by "; ".
+	// The file and the value that enforce it, as it was while the job ran:
+	// "/sys/fs/cgroup/tele/ID/memory.max 524288000". For several files or disks
+	// one after another, separated by "; ". Or other words, where it is no file.
 	How string `protobuf:"bytes,4,opt,name=how,proto3" json:"how,omitempty"`
-	// Why it is not enforced; empty when it is.
+	// Why it is not enforced, or only on some of the disks, which are in how;
+	// empty when it is.
 	WhyNot        string `protobuf:"bytes,5,opt,name=why_not,json=whyNot,proto3" json:"why_not,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
