@@ -182,6 +182,12 @@ func checkText(spec *telev1.JobSpec) error {
 	return nil
 }
 
+// Explain returns a job as it is now, and why it is so.
+func (c *Client) Explain(ctx context.Context, id string) (*telev1.Job, *telev1.Cause, error) {
+	r, err := unary(ctx, c.link, "try again", c.jobs.Get, &telev1.GetRequest{JobId: id, Explain: true})
+	return r.GetJob(), r.GetCause(), err
+}
+
 // Get returns a job as it is now. Here and below, id may be any unique prefix.
 func (c *Client) Get(ctx context.Context, id string) (*telev1.Job, error) {
 	r, err := unary(ctx, c.link, "try again", c.jobs.Get, &telev1.GetRequest{JobId: id})

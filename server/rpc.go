@@ -67,6 +67,10 @@ func (s *service) Get(ctx context.Context, r *telev1.GetRequest) (*telev1.GetRes
 	if err != nil {
 		return nil, err
 	}
+	if r.Explain {
+		now, cause := j.Explain()
+		return &telev1.GetResponse{Job: now, Cause: cause}, nil
+	}
 	return &telev1.GetResponse{Job: j.Snapshot()}, nil
 }
 

@@ -47,6 +47,7 @@ type Commands struct {
 	Run    Run    `cmd:"" help:"Run a command: stream its output, and exit with its exit code."`
 	Start  Start  `cmd:"" help:"Start a command and print the job's id (run -d)."`
 	Status Status `cmd:"" help:"Show jobs."`
+	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`

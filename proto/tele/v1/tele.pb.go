@@ -1227,7 +1227,10 @@ func (x *StartResponse) GetPlan() string {
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job's id or a unique prefix of it.
-	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Say also why the job is as it is. The usage of a running one is then what
+	// it has used so far.
+	Explain       bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1269,11 +1272,20 @@ func (x *GetRequest) GetJobId() string {
 	return ""
 }
 
+func (x *GetRequest) GetExplain() bool {
+	if x != nil {
+		return x.Explain
+	}
+	return false
+}
+
 // GetResponse is the job.
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job as it is now.
-	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Job *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// With explain.
+	Cause         *Cause `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1315,6 +1327,89 @@ func (x *GetResponse) GetJob() *Job {
 	return nil
 }
 
+func (x *GetResponse) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+// Cause is why a job ended as it did, or how it stands while it runs. All of
+// it but the kind is words for people.
+type Cause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// submitted, running, success, exited, crashed, signaled, stopped,
+	// timed_out, oom, machine_oom, pids_limit, output_limit, output_full,
+	// refused_call or lost; there may be more to come.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What it was, in one sentence.
+	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	// What is known that points to it.
+	Evidence []string `protobuf:"bytes,3,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// What can be done; empty when there is nothing to do.
+	Advice        string `protobuf:"bytes,4,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Cause) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Cause) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Cause) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Cause) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
 // ListRequest asks for a page of jobs.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,7 +1428,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1440,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1453,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1402,7 +1497,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1509,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1522,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -1460,7 +1555,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1567,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1580,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -1520,7 +1615,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1627,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1640,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -1566,7 +1661,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1673,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1686,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -1612,7 +1707,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1719,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1732,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -1672,7 +1767,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1779,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1792,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -1765,7 +1860,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1872,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1885,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -1846,7 +1941,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1953,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1966,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -1892,7 +1987,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1999,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2012,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -1938,7 +2033,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2045,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2058,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -1986,7 +2081,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2093,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2106,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2131,12 +2226,19 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
-	"\x04plan\x18\x02 \x01(\tR\x04plan\"#\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"=\n" +
 	"\n" +
 	"GetRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"-\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
+	"\aexplain\x18\x02 \x01(\bR\aexplain\"S\n" +
 	"\vGetResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x8f\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12$\n" +
+	"\x05cause\x18\x02 \x01(\v2\x0e.tele.v1.CauseR\x05cause\"e\n" +
+	"\x05Cause\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
+	"\bevidence\x18\x03 \x03(\tR\bevidence\x12\x16\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x8f\x01\n" +
 	"\vListRequest\x12.\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x12.tele.v1.JobStatusR\bstatuses\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2235,7 +2337,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -2252,72 +2354,74 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*StartResponse)(nil),         // 12: tele.v1.StartResponse
 	(*GetRequest)(nil),            // 13: tele.v1.GetRequest
 	(*GetResponse)(nil),           // 14: tele.v1.GetResponse
-	(*ListRequest)(nil),           // 15: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 16: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 17: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 18: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 19: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 20: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 21: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 22: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 23: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 24: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 25: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 26: tele.v1.PruneResponse
-	nil,                           // 27: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Cause)(nil),                 // 15: tele.v1.Cause
+	(*ListRequest)(nil),           // 16: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 17: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 18: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 19: tele.v1.StopResponse
+	(*WaitRequest)(nil),           // 20: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 21: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 22: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 23: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 24: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 25: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 26: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 27: tele.v1.PruneResponse
+	nil,                           // 28: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	27, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	28, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	6,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	28, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	29, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	5,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 5: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 6: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	29, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	29, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	29, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	30, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	30, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	30, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	7,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
 	10, // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
 	9,  // 12: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
 	5,  // 13: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
 	8,  // 14: tele.v1.StartResponse.job:type_name -> tele.v1.Job
 	8,  // 15: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	1,  // 16: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	8,  // 17: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	28, // 18: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	8,  // 19: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	8,  // 20: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	3,  // 21: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	3,  // 22: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	29, // 23: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 24: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	4,  // 25: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	8,  // 26: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	28, // 27: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	11, // 28: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	13, // 29: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	15, // 30: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	17, // 31: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	19, // 32: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	21, // 33: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	23, // 34: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	25, // 35: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	12, // 36: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	14, // 37: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	16, // 38: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	18, // 39: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	20, // 40: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	22, // 41: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	24, // 42: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	26, // 43: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	36, // [36:44] is the sub-list for method output_type
-	28, // [28:36] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	15, // 16: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 17: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	8,  // 18: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	29, // 19: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	8,  // 20: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	8,  // 21: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	3,  // 22: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	3,  // 23: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	30, // 24: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 25: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	4,  // 26: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	8,  // 27: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	29, // 28: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	11, // 29: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	13, // 30: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	16, // 31: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	18, // 32: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	20, // 33: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	22, // 34: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	24, // 35: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	26, // 36: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	12, // 37: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	14, // 38: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	17, // 39: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	19, // 40: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	21, // 41: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	23, // 42: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	25, // 43: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	27, // 44: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2327,14 +2431,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[16].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
