@@ -167,7 +167,8 @@ func TestEachOutageOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range calls {
 		wg.Go(func() {
-			job, err := theJob, error(nil)
+			var job *telev1.Job
+			var err error
 			if i%2 == 0 {
 				job, err = c.Wait(ctx, jobID)
 			} else {

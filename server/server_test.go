@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +131,25 @@ func count(t *testing.T, stateDir string) holdings {
 	return h
 }
 
+// awaitNoSockets returns when the connections of earlier tests, which grpc closes in goroutines of
+// its own, are closed.
+func awaitNoSockets(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		links, _ := filepath.Glob("/proc/self/fd/*") // the pattern is good
+		open := slices.ContainsFunc(links, func(path string) bool {
+			to, _ := os.Readlink(path) // it may be closed
+			return strings.HasPrefix(to, "socket:")
+		})
+		if !open {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("sockets are still open after a minute")
+		}
+	}
+}
+
 // Many jobs, followers, stops, starts and follows that are cut off, and a shutdown in the middle of
 // it leave nothing behind.
 func TestNothingIsLeft(t *testing.T) {
@@ -137,6 +157,7 @@ func TestNothingIsLeft(t *testing.T) {
 	warm, stopWarm := serve(t, Command{StateDir: dir}) // what Go's runtime opens once is open then
 	start(t, warm, sh("true"))
 	stopWarm()
+	awaitNoSockets(t)
 	before := count(t, dir)
 
 	c, stop := serve(t, Command{StateDir: dir})

@@ -18,9 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == keeperArg {
-		if err := keeper(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "init:", err)
-		}
+		fmt.Fprintln(os.Stderr, "init:", keeper(os.Args[2]))
 		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}
 	fmt.Fprintln(os.Stderr, "init:", run())
