@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -126,6 +127,10 @@ func TestZeroSetup(t *testing.T) {
 					t.Fatalf("the server ended: %v\n%s", err, log)
 				}
 			}
+			// A build with cgo, as for the race detector, cannot give up any.
+			if uid == 0 && !strings.Contains(log, "keeps all of root's capabilities") {
+				checkCapabilities(t, server.Process.Pid)
+			}
 			m.wholeLife(t)
 			if err := server.Process.Signal(unix.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -163,5 +168,31 @@ func (m *machine) wholeLife(t *testing.T) {
 	}
 	if out := m.run(t, 0, "tele", "status", id); !strings.Contains(out, "killed") {
 		t.Errorf("status: %q", out)
+	}
+}
+
+// checkCapabilities: every thread of the server has none that opens devices, loads modules, sets the
+// clock or looks past every mode.
+func checkCapabilities(t *testing.T, pid int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatal(threads, err)
+	}
+	for _, path := range threads {
+		text := read(t, path)
+		for _, set := range []string{"CapPrm", "CapEff", "CapBnd"} {
+			_, rest, _ := strings.Cut(text, set+":")
+			var caps uint64
+			if _, err := fmt.Sscanf(rest, "%x", &caps); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []uint{unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_MKNOD, unix.CAP_SYS_TIME,
+				unix.CAP_SYS_BOOT, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_RAW, unix.CAP_SYSLOG} {
+				if caps&(1<<c) != 0 {
+					t.Errorf("%s: %s has capability %d", path, set, c)
+				}
+			}
+		}
 	}
 }

@@ -54,7 +54,11 @@ const DefaultHide = "/boot,/lost+found,/media,/root,/run,/srv,/sys,/var/backups,
 func (c *Command) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	return c.Serve(ctx, newLogger())
+	log := newLogger()
+	if err := dropCapabilities(); err != nil {
+		log.Warn().Err(err).Msg("the server keeps all of root's capabilities")
+	}
+	return c.Serve(ctx, log)
 }
 
 // newLogger logs to stderr: for people on a terminal, JSON elsewhere; LOG_LEVEL says how much.
