@@ -29,15 +29,6 @@ func cloneRoot(b *builder) arg {
 	return root
 }
 
-// cloneWork picks up the work directory by the path that it has on the host.
-func cloneWork(b *builder, s Spec) arg {
-	work := b.stepResult("clone the work directory", unix.SYS_OPEN_TREE, cwdFD, b.string(s.Work),
-		number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
-	setAttributes(b, "restrict the work directory", work,
-		unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return work
-}
-
 func setAttributes(b *builder, name string, tree arg, attributes uint64) {
 	// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 	attr := b.words(attributes, 0, 0, 0)
@@ -60,16 +51,17 @@ func moveMount(b *builder, name string, tree arg, path string) {
 // mountTmp gives the job a /tmp of its own, in memory, so counted in its memory limit; /var/tmp is
 // the same.
 func mountTmp(b *builder, s Spec) {
-	b.mount("mount /tmp", "tmpfs", "tmp", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s))
+	b.mount("mount /tmp", "tmpfs", "tmp", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s.TmpSize))
 	b.bind("mount /var/tmp", "tmp", "var/tmp")
 	b.tolerate(uint16(unix.ENOENT))
 }
 
-func sizeOption(s Spec) string {
-	if s.TmpSize == 0 {
+// sizeOption is an option of tmpfs(5), for which half of the machine's memory is the default.
+func sizeOption(size int64) string {
+	if size == 0 {
 		return ""
 	}
-	return fmt.Sprintf(",size=%d", s.TmpSize)
+	return fmt.Sprintf(",size=%d", size)
 }
 
 // mountEmpty makes a directory with nothing in it, to cover others with, and returns its path. /mnt
@@ -85,15 +77,6 @@ func hide(b *builder, s Spec, empty string) {
 	for _, path := range s.Hide {
 		b.bind("hide "+path, empty, relative(path))
 	}
-}
-
-// mountHome covers /home, and puts the work directory there.
-func mountHome(b *builder, work arg) {
-	b.mount("mount /home", "tmpfs", "home", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4k,nr_inodes=3")
-	b.step("make "+Home, unix.SYS_MKDIRAT, cwdFD, b.string(relative(Home)), number(0o755))
-	moveMount(b, "attach the work directory", work, relative(Home))
-	b.step("attach the work directory", unix.SYS_CLOSE, work)
-	b.remountReadOnly("make /home read-only", "home")
 }
 
 // pivotRoot makes the new root the root, and lets go of the host's: after it no path and no

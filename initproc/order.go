@@ -16,7 +16,7 @@ func order(b *builder, s Spec, h host) {
 	empty := mountEmpty(b)
 	hide(b, s, empty)
 	maskProc(b, empty)
-	mountHome(b, work)
+	mountHome(b, s, work)
 	pivotRoot(b)
 	setHostname(b, s)
 	loopbackUp(b, s)
@@ -28,6 +28,7 @@ func order(b *builder, s Spec, h host) {
 	setUser(b, s)
 	newKeyring(b)
 	forbidNewPrivileges(b)
+	keepProject(b, s)
 	// The seccomp filter goes here: after the last privileged call, before anything of the job's.
 	changeDir(b, s)
 	closeOnExec(b)

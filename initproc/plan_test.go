@@ -20,7 +20,8 @@ func TestGoldenPlans(t *testing.T) {
 		Env: []string{"HOME=" + Home, "PATH=/usr/bin:/bin"}, TmpSize: 500 << 20,
 	}
 	v1 := base
-	v1.Join = 2
+	v1.Join, v1.Project = 2, true
+	base.Work, base.WorkSize = "", 500<<20
 	user := base
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
 	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user} {

@@ -180,6 +180,7 @@ var signatures = map[uint32]signature{
 	unix.SYS_DUP3:           {"dup3", "fdO"},
 	unix.SYS_CAPSET:         {"capset", "pp"},
 	unix.SYS_CLOSE_RANGE:    {"close_range", "ddx"},
+	unix.SYS_SECCOMP:        {"seccomp", "ddp"},
 	unix.SYS_EXECVE:         {"execve", "svv"},
 	opFork:                  {"fork", "d"},
 	opFail:                  {"fail", "e"},

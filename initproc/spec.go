@@ -14,7 +14,9 @@ type Spec struct {
 	// The job's own, chosen by the server.
 	Hostname string // at most 64 bytes
 	UID, GID uint32 // what the command runs as; not used with UserNamespace
-	Work     string // the host's directory that becomes the job's work directory
+	Work     string // the host's directory that becomes the job's work directory; empty: one in memory
+	WorkSize int64  // bytes that fit into a work directory in memory; 0 is half of the machine's
+	Project  bool   // Work is held to a size by a project quota, which the job must not get out of
 
 	// The machine's, the same for every job.
 	Anchor        string   // an empty directory of the host, on which the new root is mounted

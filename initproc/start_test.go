@@ -177,6 +177,50 @@ func openFiles(t *testing.T) uint64 {
 	return min(files.Max, 1<<16)
 }
 
+// A work directory in memory is the job's own, and of limited size.
+func TestWorkInMemory(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sh", "-c", "pwd; stat -c '%a %u %g' .; head -c 2M /dev/zero >f; stat -c %s f")
+	s.Work, s.WorkSize = "", 1<<20
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, out := finish(t, i)
+	if !strings.HasPrefix(out, "/home/job\n700 1879048192 1879048192\n1048576\n") || !strings.Contains(out, "No space left") {
+		t.Errorf("got %q", out)
+	}
+}
+
+// A job must not get its files out of the project whose quota limits them.
+func TestProjectIsKept(t *testing.T) {
+	needRoot(t)
+	const script = `import ctypes, fcntl, struct
+f = open("f", "w")
+libc = ctypes.CDLL(None, use_errno=True)
+def try_ioctl(name, *args):
+    try: fcntl.ioctl(f, *args); print(name, "done")
+    except OSError as e: print(name, e.errno)
+try_ioctl("get", 0x801c581f, bytes(28))
+try_ioctl("set", 0x401c5820, bytes(28))
+try_ioctl("flags", 0x40086602, bytes(8))
+libc.syscall(469, f.fileno(), b"", 0, 0, 0x1000)
+print("file_setattr", ctypes.get_errno())
+`
+	for _, project := range []bool{true, false} {
+		s := spec(t, "python3", "-c", script)
+		s.Project = project
+		i, err := start(t, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, out := finish(t, i)
+		if held := strings.HasSuffix(out, "set 1\nflags 1\nfile_setattr 1\n"); held != project {
+			t.Errorf("project %t: got %q", project, out)
+		}
+	}
+}
+
 func TestNamespaces(t *testing.T) {
 	needRoot(t)
 	_, out := run(t, "sh", "-c", "for n in pid mnt net ipc uts cgroup; do readlink /proc/self/ns/$n; done")

@@ -37,6 +37,7 @@ type Command struct {
 	Hide             []string        `help:"Directories of this machine that jobs see empty; the state directory is always one." default:"${hide}" placeholder:"DIR"`
 	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
+	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" group:"Limits"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
 	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
 	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
@@ -82,7 +83,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if state, err = filepath.Abs(state); err != nil {
 		return err
 	}
-	most, mostOutput, err := c.Max.parse()
+	most, mostOutput, mostWork, err := c.Max.parse()
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
 	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
-		MostOutput: mostOutput, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
+		MostOutput: mostOutput, Work: job.Work(c.Work), MostWork: mostWork, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err
 	}
@@ -171,6 +172,7 @@ func (c *Command) listen(ctx context.Context, state string, server *grpc.Server,
 	}
 	log.Info().Str("addr", tcp.Addr().String()).Str("socket", socket).Msg("listening")
 	log.Info().Str("layout", groups.Layout()).Msg("cgroups")
+	log.Info().Str("where", table.ExplainWork()).Msg("work directories")
 	for _, line := range limitations(groups) {
 		log.Warn().Msg(line)
 	}

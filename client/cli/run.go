@@ -20,6 +20,7 @@ type Spec struct {
 	IOWrite string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
 	Pids    string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
 	Output  string            `name:"output-limit" help:"Output that is kept, like 10M; the job is stopped when it writes more (default: 1G)." placeholder:"SIZE" group:"Limits"`
+	Work    string            `name:"work-size" help:"What fits into the work directory, like 2G (default: the memory limit, or 1G where it is on disk)." placeholder:"SIZE" group:"Limits"`
 	Strict  bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env     map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
@@ -33,7 +34,7 @@ func (s *Spec) proto() *telev1.JobSpec {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output,
+	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)

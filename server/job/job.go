@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits/cgroup"
+	"github.com/telerun/tele/limits/quota"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
@@ -268,7 +268,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, j.group.Delete())
-	_ = os.Remove(filepath.Join(j.dir, "work")) // when there is nothing in it
+	_ = quota.Release(workDir(j.dir), os.Remove) // when there is nothing in it
 
 	j.mu.Lock()
 	j.record = record

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits/quota"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
@@ -215,7 +216,13 @@ func removeFiles(dir string) error {
 		if e.Name() == "record" {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		err := error(nil)
+		if path := filepath.Join(dir, e.Name()); path == workDir(dir) {
+			err = quota.Release(path, os.RemoveAll)
+		} else {
+			err = os.RemoveAll(path)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -41,6 +41,10 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
 		return nil, err
 	}
+	room, err := t.roomFor(spec, values)
+	if err != nil {
+		return nil, err
+	}
 	id := newID()
 	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
@@ -58,7 +62,7 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 		}
 	}
 	defer close(j.made)
-	if err := j.start(ctx, values); err != nil {
+	if err := j.start(ctx, values, room); err != nil {
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
@@ -94,18 +98,21 @@ func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	room, err := t.roomFor(spec, values)
+	if err != nil {
+		return "", err
+	}
 	id := "dryrun"
-	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), firstUID, spec, values, 0))
+	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), firstUID, spec, room, 0))
 	if err != nil {
 		return "", err
 	}
 	return plan.String(), nil
 }
 
-func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values limits.Limits,
-	join int) initproc.Spec {
+func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room room, join int) initproc.Spec {
 	s := initproc.Spec{
-		Hostname: id, UID: uid, GID: uid, Work: filepath.Join(dir, "work"),
+		Hostname: id, UID: uid, GID: uid, WorkSize: room.work, TmpSize: room.tmp,
 		Anchor: t.anchor(), Hide: t.hide, UserNamespace: !t.root, Join: join,
 		Command: spec.Command, Env: environment(id, initproc.Home, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
@@ -113,8 +120,8 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}
-	if values.Memory != limits.Max {
-		s.TmpSize = values.Memory
+	if t.work != WorkTmpfs {
+		s.Work, s.Project = workDir(dir), t.work == WorkQuota
 	}
 	return s
 }
@@ -122,10 +129,11 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values
 // start goes through everything that a running job has; undo takes back what is there. A server
 // that is killed between two of these steps leaves something half-made, which the next one takes
 // away, or, from where the plan is sent, brings to its end (recover.go).
-func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
+func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err error) {
 	t, job := j.table, j.record.Job
 	t.at("reserved")
-	if err := j.makeDirs(); err != nil {
+	workStatus, err := j.makeDirs(room)
+	if err != nil {
 		return err
 	}
 	t.at("directory made")
@@ -142,7 +150,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	}
 	defer j.group.CloseStartFiles()
 	t.at("cgroup made")
-	for _, s := range j.group.Status() {
+	for _, s := range append(j.group.Status(), workStatus, room.tmpStatus()) {
 		if s.WhyNot != "" && job.Spec.Strict {
 			return &LimitError{s}
 		}
@@ -151,7 +159,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	}
 	job.Limits = append(job.Limits, j.outputStatus())
 	join := j.group.JoinFiles()
-	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, values, len(join)))
+	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, room, len(join)))
 	if err != nil {
 		return bad("spec.command", "%v", err)
 	}
@@ -211,17 +219,12 @@ func (j *Job) setRunning() error {
 	return writeRecord(j.dir, next)
 }
 
-func (j *Job) makeDirs() error {
-	work := filepath.Join(j.dir, "work")
-	for _, dir := range []string{j.dir, work} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
+// makeDirs makes the job's directory, and in it its work directory where that is not in memory.
+func (j *Job) makeDirs(room room) (work limits.Status, err error) {
+	if err := os.Mkdir(j.dir, 0o700); err != nil {
+		return work, err
 	}
-	if !j.table.root {
-		return nil
-	}
-	return os.Chown(work, int(j.record.Uid), int(j.record.Uid))
+	return j.makeWork(room)
 }
 
 // undo takes back a start that failed; the record goes last.

@@ -55,6 +55,8 @@ type Options struct {
 	MaxJobs      int           // running jobs of one owner, 0 is no limit
 	Most         limits.Limits // what a job may ask for
 	MostOutput   int64         // the same for its output, in bytes; 0 is no limit
+	Work         Work          // where work directories are; empty is WorkAuto
+	MostWork     int64         // the most that a job may ask for its work directory on disk, in bytes; 0 is no limit
 	StopWhenFull bool          // stop a job whose output finds no room, instead of letting it wait
 	Retention    Retention
 	Hide         []string // directories of the host that jobs see empty
@@ -69,6 +71,8 @@ type Table struct {
 	devices  []cgroup.Device
 	noDevice string
 	root     bool
+	work     Work   // never WorkAuto
+	whyWork  string // in words
 
 	life    context.Context // ends with the server; for With
 	leave   context.CancelCauseFunc
@@ -112,6 +116,9 @@ func Open(o Options) (*Table, error) {
 		}
 	}
 	if err := initproc.CheckDevices(); err != nil {
+		return nil, err
+	}
+	if err := t.chooseWork(); err != nil {
 		return nil, err
 	}
 	t.hide = hidden(o.StateDir, o.Hide)

@@ -371,7 +371,12 @@ type JobSpec struct {
 	// How much output is kept, a size as in Limits. Empty takes the server's
 	// default, 1G; "max" asks for all of it. A job that writes more is stopped
 	// with reason output_limit.
-	OutputLimit   string `protobuf:"bytes,8,opt,name=output_limit,json=outputLimit,proto3" json:"output_limit,omitempty"`
+	OutputLimit string `protobuf:"bytes,8,opt,name=output_limit,json=outputLimit,proto3" json:"output_limit,omitempty"`
+	// How much fits into the work directory, a size as in Limits. Empty takes
+	// the server's default: the memory limit where work directories are in
+	// memory, 1G where they are on disk. What held it is in Job.limits, as
+	// "work"; as "tmp" what fits into each of /tmp and /dev/shm.
+	WorkSize      string `protobuf:"bytes,10,opt,name=work_size,json=workSize,proto3" json:"work_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +463,13 @@ func (x *JobSpec) GetStrict() bool {
 func (x *JobSpec) GetOutputLimit() string {
 	if x != nil {
 		return x.OutputLimit
+	}
+	return ""
+}
+
+func (x *JobSpec) GetWorkSize() string {
+	if x != nil {
+		return x.WorkSize
 	}
 	return ""
 }
@@ -551,7 +563,7 @@ func (x *Limits) GetPids() string {
 // LimitStatus is what became of one limit of a job.
 type LimitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cpu, memory, swap, io_read, io_write or pids.
+	// cpu, memory, swap, io_read, io_write, pids, work, tmp or output.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What was asked for, or the server's default, as in Limits.
 	Asked string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
@@ -1868,7 +1880,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -1877,7 +1889,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12*\n" +
 	"\anetwork\x18\x06 \x01(\x0e2\x10.tele.v1.NetworkR\anetwork\x12\x16\n" +
 	"\x06strict\x18\a \x01(\bR\x06strict\x12!\n" +
-	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x1a6\n" +
+	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x12\x1b\n" +
+	"\twork_size\x18\n" +
+	" \x01(\tR\bworkSize\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
