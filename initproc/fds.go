@@ -15,6 +15,7 @@ package initproc
 //	 8  pidfd of the server           poll           init, once it has the plan
 //	 9  oom_score_adj of init         write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	62  upper layer of an overlay     kept, unused   init's end; there with Spec.Overlay alone
 const (
 	fdControl       = 3
 	fdServerControl = 4
@@ -24,4 +25,5 @@ const (
 	fdServer        = 8
 	fdOOM           = 9
 	fdJoin          = 10
+	fdUpper         = 62 // above all that a plan opens, and within a table that need not grow
 )

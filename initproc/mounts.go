@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cwdFD is AT_FDCWD: a relative path begins at the working directory, which from enterRoot on is
+// cwdFD is AT_FDCWD: a relative path begins at the working directory, which from pivotRoot on is
 // the new root.
 var cwdFD = number(unix.AT_FDCWD)
 
@@ -18,29 +18,11 @@ func makeMountsPrivate(b *builder) {
 		number(unix.MS_REC|unix.MS_PRIVATE), number(0))
 }
 
-// cloneRoot takes a detached copy of the host's tree of mounts and makes all of it read-only,
-// without devices and without set-user-ID programs. As it is not attached yet, nothing can change
-// it in between. One call for the whole tree: mount_setattr(2), Linux 5.12.
-func cloneRoot(b *builder) arg {
-	root := b.stepResult("clone the root", unix.SYS_OPEN_TREE, cwdFD, b.string("/"),
-		number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
-	setAttributes(b, "make the root read-only", root,
-		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return root
-}
-
 func setAttributes(b *builder, name string, tree arg, attributes uint64) {
 	// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 	attr := b.words(attributes, 0, 0, 0)
 	b.step(name, unix.SYS_MOUNT_SETATTR, tree, b.string(""),
 		number(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE), attr, number(4*8))
-}
-
-// enterRoot attaches the new root and makes it the working directory.
-func enterRoot(b *builder, s Spec, root arg) {
-	moveMount(b, "attach the root", root, s.Anchor)
-	b.step("enter the root", unix.SYS_FCHDIR, root)
-	b.step("enter the root", unix.SYS_CLOSE, root)
 }
 
 func moveMount(b *builder, name string, tree arg, path string) {
@@ -77,16 +59,6 @@ func hide(b *builder, s Spec, empty string) {
 	for _, path := range s.Hide {
 		b.bind("hide "+path, empty, relative(path))
 	}
-}
-
-// pivotRoot makes the new root the root, and lets go of the host's: after it no path and no
-// descriptor of the command leads back. pivot_root(2), "pivot_root(".", ".")": the old root lies
-// on top of the new one until it is unmounted, so it needs no directory. chroot(2) would leave
-// the old root in reach.
-func pivotRoot(b *builder) {
-	b.step("pivot to the root", unix.SYS_PIVOT_ROOT, b.string("."), b.string("."))
-	b.step("detach the host's root", unix.SYS_UMOUNT2, b.string("."), number(unix.MNT_DETACH))
-	b.step("enter the root", unix.SYS_CHDIR, b.string("/"))
 }
 
 func (b *builder) mount(name, fstype, target string, flags uintptr, options string) {

@@ -30,6 +30,8 @@ type Spec struct {
 	Cwd         string   // as the job sees it
 	HostNetwork bool
 	TmpSize     int64 // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	Overlay     bool  // the root is a writable view of the host's
+	OverlaySize int64 // bytes that fit into what the job changes in it; 0 is half of the memory
 }
 
 // Home is the job's work directory as the job sees it.
@@ -45,8 +47,9 @@ type Plan struct {
 
 // A host is what a plan depends on beside its spec.
 type host struct {
-	mnt       uint64 // inode of the server's mount namespace, in which no plan may run
-	openFiles uint64 // the server's hard RLIMIT_NOFILE
+	mnt       uint64   // inode of the server's mount namespace, in which no plan may run
+	openFiles uint64   // the server's hard RLIMIT_NOFILE
+	mounts    []string // for an overlay, the mounts below the root, none below another
 }
 
 // NewPlan returns the plan for a job. It looks at nothing but s and what this process is like.
@@ -59,7 +62,14 @@ func NewPlan(s Spec) (*Plan, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return nil, os.NewSyscallError("getrlimit", err)
 	}
-	return newPlan(s, host{own.Ino, files.Max})
+	h := host{mnt: own.Ino, openFiles: files.Max}
+	if s.Overlay {
+		var err error
+		if h.mounts, err = mountsBelowRoot(); err != nil {
+			return nil, err
+		}
+	}
+	return newPlan(s, h)
 }
 
 func newPlan(s Spec, h host) (*Plan, error) {

@@ -37,6 +37,10 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrOutputRemoved):
 		return detailed(codes.FailedPrecondition, err.Error(), info("OUTPUT_REMOVED"))
+	case errors.Is(err, job.ErrNoOverlay):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NO_OVERLAY"))
+	case errors.Is(err, job.ErrDiffUnknown):
+		return detailed(codes.FailedPrecondition, err.Error(), info("DIFF_UNKNOWN"))
 	case errors.Is(err, output.ErrFull), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return status.Error(codes.ResourceExhausted, "the server has no room for more jobs: "+err.Error())
 	case errors.Is(err, job.ErrTooMany):

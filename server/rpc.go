@@ -161,6 +161,15 @@ func (s *service) Prune(ctx context.Context, r *telev1.PruneRequest) (*telev1.Pr
 	return response, toStatus(err)
 }
 
+func (s *service) Diff(ctx context.Context, r *telev1.DiffRequest) (*telev1.DiffResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	diff, err := j.Diff()
+	return diff, toStatus(err)
+}
+
 // chunkSize is the most data in one message.
 const chunkSize = 256 << 10
 

@@ -25,6 +25,8 @@ type Spec struct {
 	Env     map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd     string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Timeout time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	Root    string            `help:"The root: overlay is a writable view of the server's own, thrown away at the end (default: the server's own, read-only)." placeholder:"ROOT"`
+	Changes string            `name:"root-size" help:"What a job may change with --root overlay, like 2G (default: the memory limit)." placeholder:"SIZE" group:"Limits"`
 	Net     string            `help:"Network: none or host." enum:"none,host" default:"none"`
 	Command []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
 }
@@ -35,6 +37,7 @@ func (s *Spec) proto() *telev1.JobSpec {
 		command = command[1:]
 	}
 	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
+		Root: s.Root, RootSize: s.Changes,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)

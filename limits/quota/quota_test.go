@@ -14,35 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("TELE_TEST_FILL"); dir != "" {
-		fill(dir)
-	}
-	os.Exit(m.Run())
-}
-
-// fill writes a file, as a user whom quotas hold, and says how much of it was taken and why no more.
-func fill(dir string) {
-	f, err := os.Create(filepath.Join(dir, "f"))
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(0)
-	}
-	written := 0
-	for err == nil {
-		var n int
-		n, err = f.Write(make([]byte, 4096))
-		written += n
-	}
-	fmt.Println(written, err)
-	for n := 0; ; n++ {
-		if err := os.Mkdir(filepath.Join(dir, fmt.Sprint(n)), 0o700); err != nil {
-			fmt.Println(err)
-			os.Exit(0)
-		}
-	}
-}
-
 // own runs a test in a process with a mount namespace of its own: true in there.
 func own(t *testing.T) bool {
 	t.Helper()
@@ -119,23 +90,29 @@ func TestLimit(t *testing.T) {
 	if err := os.Chown(dir, 1000, 1000); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Dir(filepath.Dir(filepath.Dir(mnt))), 0o755); err != nil {
-		t.Fatal(err)
+	for up := mnt; up != os.TempDir(); up = filepath.Dir(up) { // for the user below
+		if err := os.Chmod(up, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	how, err := Limit(dir, 1<<20)
 	if err != nil || !strings.Contains(how, ": 1048576 bytes, 272 inodes") {
 		t.Fatal(how, err)
 	}
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command("sh", "-c", "head -c 2M /dev/zero >f; stat -c %s f; i=0; while mkdir $i; do i=$((i+1)); done")
 	cmd.Dir = dir
-	cmd.Env = []string{"TELE_TEST_FILL=."}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
-	out, err := cmd.CombinedOutput()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	// The directory itself takes a block, and what describes the file may take another.
 	var written int
 	if n, _ := fmt.Sscan(string(out), &written); err != nil || n != 1 || written > 1<<20 || written < 1<<20-16<<10 ||
-		strings.Count(string(out), "disk quota exceeded") != 2 {
-		t.Errorf("wrote %s, %v", out, err)
+		strings.Count(stderr.String(), "isk quota exceeded") != 2 {
+		t.Errorf("wrote %s, %s", out, &stderr)
 	}
 	var project fsxattr
 	f, err := os.Open(dir)

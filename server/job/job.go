@@ -30,6 +30,7 @@ type Job struct {
 	key     string // StartRequest.idempotency_key
 	created int64  // nanoseconds since 1970
 	slot    uint32
+	overlay bool          // its root is writable
 	made    chan struct{} // closed when its command runs, or it was found not to
 	done    chan struct{} // closed when it has ended and its record says so
 
@@ -41,10 +42,12 @@ type Job struct {
 	record *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
 	log    *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers []*time.Timer
+	upper  *os.File // what it changes in its root, while it runs
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
+		overlay: record.Job.Spec.GetRoot() == RootOverlay,
 		created: record.Job.CreatedAt.AsTime().UnixNano(),
 		made:    make(chan struct{}), done: make(chan struct{})}
 }
@@ -254,6 +257,9 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	job.DroppedBytes = uint64(j.log.Dropped())
 	verdict(record, exit, waitErr)
+	if err := j.keepDiff(); err != nil {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
+	}
 	job.EndedAt = now()
 	err := writeRecord(j.dir, record)
 	for noSpace(err) {
@@ -265,6 +271,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		err = writeRecord(j.dir, record)
 	}
 	j.table.at("end recorded")
+	j.closeUpper()
 	j.init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, j.group.Delete())
@@ -288,6 +295,7 @@ func (j *Job) leave() {
 		timer.Stop()
 	}
 	j.mu.Unlock()
+	j.closeUpper()
 	j.init.Detach()
 	_ = j.log.Close()
 	j.table.release(j)

@@ -110,6 +110,9 @@ func (t *Table) adopt(j *Job) (err error) {
 			return err
 		}
 	}
+	if err := j.openUpper(); err != nil {
+		return err
+	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
 	j.watch()
 	t.add(j)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
@@ -117,6 +118,9 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room r
 		Command: spec.Command, Env: environment(id, initproc.Home, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
 	}
+	if spec.Root == RootOverlay {
+		s.Overlay, s.OverlaySize = true, room.root
+	}
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}
@@ -150,7 +154,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err e
 	}
 	defer j.group.CloseStartFiles()
 	t.at("cgroup made")
-	for _, s := range append(j.group.Status(), workStatus, room.tmpStatus()) {
+	for _, s := range slices.Concat(j.group.Status(), []limits.Status{workStatus}, room.memoryStatus()) {
 		if s.WhyNot != "" && job.Spec.Strict {
 			return &LimitError{s}
 		}
@@ -172,6 +176,9 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err e
 	}
 	t.at("submitted")
 	if err := j.init.Run(ctx); err != nil {
+		return err
+	}
+	if err := j.openUpper(); err != nil {
 		return err
 	}
 	t.at("running")
@@ -230,6 +237,7 @@ func (j *Job) makeDirs(room room) (work limits.Status, err error) {
 // undo takes back a start that failed; the record goes last.
 func (j *Job) undo() error {
 	var errs []error
+	j.closeUpper()
 	if j.init != nil {
 		j.init.Close()
 	}

@@ -8,8 +8,8 @@
 // # What is on disk
 //
 // A directory a job, DIR/jobs/ID: record (what is known of it), stdout, stderr and index (its
-// output), work (its work directory). The record is written before init gets its plan, when the
-// command runs, before a stop is carried out, and at the end; what is not in it yet when a server is
+// output), work (its work directory, where that is on disk), changes (what it changed in its root, an
+// overlay). The record is written before init gets its plan, when the command runs, before a stop is carried out, and at the end; what is not in it yet when a server is
 // killed is still in init's socket, its pipes, or the cgroup, and the next server finds it there.
 package job
 

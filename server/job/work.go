@@ -70,8 +70,8 @@ func (t *Table) ExplainWork() string {
 }
 
 // A room is how much fits into the writable places of a job, in bytes; work is limits.Max on a disk
-// without a limit.
-type room struct{ work, tmp int64 }
+// without a limit, root 0 where that is not writable.
+type room struct{ work, tmp, root int64 }
 
 // roomFor is what a job gets that asks for spec.WorkSize and has these limits.
 func (t *Table) roomFor(spec *telev1.JobSpec, values limits.Limits) (r room, err error) {
@@ -82,6 +82,9 @@ func (t *Table) roomFor(spec *telev1.JobSpec, values limits.Limits) (r room, err
 			return r, os.NewSyscallError("sysinfo", err)
 		}
 		r.tmp = int64(info.Totalram) * int64(info.Unit) / 2
+	}
+	if r.root, err = t.roomForChanges(spec, r.tmp); err != nil {
+		return r, err
 	}
 	most := int64(limits.Max)
 	if t.work == WorkQuota && t.options.MostWork > 0 {
@@ -144,10 +147,38 @@ func (j *Job) makeWork(r room) (limits.Status, error) {
 	return s, nil
 }
 
-// tmpStatus is what holds /tmp and /dev/shm to their size: a step of the plan, without which there is
-// no job.
-func (r room) tmpStatus() limits.Status {
-	text := limits.Format(limits.Tmp, r.tmp)
-	return limits.Status{Name: limits.Tmp, Asked: text, Applied: text,
-		How: fmt.Sprintf("tmpfs size=%d on each of /tmp and /dev/shm, counted in the memory limit", r.tmp)}
+// roomForChanges is how much a job may change in its root; memory is for who asks for nothing.
+func (t *Table) roomForChanges(spec *telev1.JobSpec, memory int64) (int64, error) {
+	switch {
+	case spec.Root != RootOverlay && spec.RootSize != "":
+		return 0, bad("spec.root_size", "goes with the root overlay alone")
+	case spec.Root == "":
+		return 0, nil
+	case spec.Root != RootOverlay:
+		return 0, bad("spec.root", "%q is none; there is overlay", spec.Root)
+	case !t.root:
+		return 0, bad("spec.root", "an overlay takes a server that runs as root")
+	case spec.RootSize == "" || spec.RootSize == "max":
+		return memory, nil
+	}
+	value, err := limits.Parse(limits.Root, spec.RootSize)
+	if err != nil {
+		return 0, bad("spec.root_size", "%v", err)
+	}
+	return value, nil
+}
+
+// memoryStatus is what holds the places in memory to their size: steps of the plan, without which
+// there is no job.
+func (r room) memoryStatus() []limits.Status {
+	status := func(name limits.Name, size int64, what string) limits.Status {
+		text := limits.Format(name, size)
+		return limits.Status{Name: name, Asked: text, Applied: text,
+			How: fmt.Sprintf("tmpfs size=%d %s, counted in the memory limit", size, what)}
+	}
+	list := []limits.Status{status(limits.Tmp, r.tmp, "on each of /tmp and /dev/shm")}
+	if r.root > 0 {
+		list = append(list, status(limits.Root, r.root, "for the upper layer of an overlay"))
+	}
+	return list
 }

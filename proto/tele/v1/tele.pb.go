@@ -13,7 +13,8 @@
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
-//                        NOT_ENDED or OUTPUT_REMOVED
+//                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
+//                        DIFF_UNKNOWN
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs or streams open, or the
@@ -342,6 +343,64 @@ func (OutputEvent) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
+// ChangeKind is what can happen to a file.
+type ChangeKind int32
+
+const (
+	// Never sent.
+	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
+	// It was not there before.
+	ChangeKind_CHANGE_KIND_ADDED ChangeKind = 1
+	// Its content or its attributes; of a directory, or something in it.
+	ChangeKind_CHANGE_KIND_CHANGED ChangeKind = 2
+	// It is not there any more. A path that was deleted and made anew is
+	// changed, or, a directory, deleted and added.
+	ChangeKind_CHANGE_KIND_DELETED ChangeKind = 3
+)
+
+// Enum value maps for ChangeKind.
+var (
+	ChangeKind_name = map[int32]string{
+		0: "CHANGE_KIND_UNSPECIFIED",
+		1: "CHANGE_KIND_ADDED",
+		2: "CHANGE_KIND_CHANGED",
+		3: "CHANGE_KIND_DELETED",
+	}
+	ChangeKind_value = map[string]int32{
+		"CHANGE_KIND_UNSPECIFIED": 0,
+		"CHANGE_KIND_ADDED":       1,
+		"CHANGE_KIND_CHANGED":     2,
+		"CHANGE_KIND_DELETED":     3,
+	}
+)
+
+func (x ChangeKind) Enum() *ChangeKind {
+	p := new(ChangeKind)
+	*p = x
+	return p
+}
+
+func (x ChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+}
+
+func (ChangeKind) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[5]
+}
+
+func (x ChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeKind.Descriptor instead.
+func (ChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+}
+
 // JobSpec is what the submitter asks for.
 type JobSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +435,15 @@ type JobSpec struct {
 	// the server's default: the memory limit where work directories are in
 	// memory, 1G where they are on disk. What held it is in Job.limits, as
 	// "work"; as "tmp" what fits into each of /tmp and /dev/shm.
-	WorkSize      string `protobuf:"bytes,10,opt,name=work_size,json=workSize,proto3" json:"work_size,omitempty"`
+	WorkSize string `protobuf:"bytes,10,opt,name=work_size,json=workSize,proto3" json:"work_size,omitempty"`
+	// What the job sees as its root. Empty is the server's own tree, read-only.
+	// "overlay" is a writable view of it: what the job changes is kept apart in
+	// memory, is listed by Diff, and is gone with the job.
+	Root string `protobuf:"bytes,11,opt,name=root,proto3" json:"root,omitempty"`
+	// How much the job may change with "overlay", a size as in Limits. Empty is
+	// the memory limit, in which it is counted. What held it is in Job.limits,
+	// as "root".
+	RootSize      string `protobuf:"bytes,12,opt,name=root_size,json=rootSize,proto3" json:"root_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +541,20 @@ func (x *JobSpec) GetWorkSize() string {
 	return ""
 }
 
+func (x *JobSpec) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *JobSpec) GetRootSize() string {
+	if x != nil {
+		return x.RootSize
+	}
+	return ""
+}
+
 // Limits are written as people write them. Sizes are bytes, with an optional
 // suffix K, M, G or T, powers of 1024 as in the kernel's and systemd's files
 // (Ki, Mi, Gi, Ti mean the same). Empty takes the server's default, "max" asks
@@ -563,7 +644,7 @@ func (x *Limits) GetPids() string {
 // LimitStatus is what became of one limit of a job.
 type LimitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cpu, memory, swap, io_read, io_write, pids, work, tmp or output.
+	// cpu, memory, swap, io_read, io_write, pids, work, tmp, root or output.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What was asked for, or the server's default, as in Limits.
 	Asked string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
@@ -1876,11 +1957,176 @@ func (x *PruneResponse) GetOutputBytes() uint64 {
 	return 0
 }
 
+// DiffRequest names a job.
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DiffRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+// DiffResponse is what a job has changed in its root.
+type DiffResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by path; at most 10,000 and 2 MiB.
+	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How many more there are; with incomplete, at least.
+	More uint64 `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// There was too much to look at all of it.
+	Incomplete    bool `protobuf:"varint,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetMore() uint64 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+// Change is one file or directory that a job has changed.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened to it.
+	Kind ChangeKind `protobuf:"varint,1,opt,name=kind,proto3,enum=tele.v1.ChangeKind" json:"kind,omitempty"`
+	// As the job sees it, absolute; not always UTF-8.
+	Path          []byte `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Change) GetKind() ChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeKind_CHANGE_KIND_UNSPECIFIED
+}
+
+func (x *Change) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x03\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -1891,7 +2137,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06strict\x18\a \x01(\bR\x06strict\x12!\n" +
 	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x12\x1b\n" +
 	"\twork_size\x18\n" +
-	" \x01(\tR\bworkSize\x1a6\n" +
+	" \x01(\tR\bworkSize\x12\x12\n" +
+	"\x04root\x18\v \x01(\tR\x04root\x12\x1b\n" +
+	"\troot_size\x18\f \x01(\tR\brootSize\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
@@ -2010,7 +2258,18 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"older_than\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tolderThan\"K\n" +
 	"\rPruneResponse\x12\x17\n" +
 	"\ajob_ids\x18\x01 \x03(\tR\x06jobIds\x12!\n" +
-	"\foutput_bytes\x18\x02 \x01(\x04R\voutputBytes*F\n" +
+	"\foutput_bytes\x18\x02 \x01(\x04R\voutputBytes\"$\n" +
+	"\vDiffRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"m\n" +
+	"\fDiffResponse\x12)\n" +
+	"\achanges\x18\x01 \x03(\v2\x0f.tele.v1.ChangeR\achanges\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\x04R\x04more\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x03 \x01(\bR\n" +
+	"incomplete\"E\n" +
+	"\x06Change\x12'\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x13.tele.v1.ChangeKindR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path*F\n" +
 	"\aNetwork\x12\x17\n" +
 	"\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fNETWORK_NONE\x10\x01\x12\x10\n" +
@@ -2038,7 +2297,13 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x14OUTPUT_STREAM_STDERR\x10\x02*K\n" +
 	"\vOutputEvent\x12\x1c\n" +
 	"\x18OUTPUT_EVENT_UNSPECIFIED\x10\x00\x12\x1e\n" +
-	"\x1aOUTPUT_EVENT_LIMIT_REACHED\x10\x012\xd7\x03\n" +
+	"\x1aOUTPUT_EVENT_LIMIT_REACHED\x10\x01*r\n" +
+	"\n" +
+	"ChangeKind\x12\x1b\n" +
+	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
+	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\x8c\x04\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -2048,7 +2313,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
-	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
+	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponse\x123\n" +
+	"\x04Diff\x12\x14.tele.v1.DiffRequest\x1a\x15.tele.v1.DiffResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
 
 var (
 	file_tele_v1_tele_proto_rawDescOnce sync.Once
@@ -2062,88 +2328,96 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
 	(OutputStream)(0),             // 3: tele.v1.OutputStream
 	(OutputEvent)(0),              // 4: tele.v1.OutputEvent
-	(*JobSpec)(nil),               // 5: tele.v1.JobSpec
-	(*Limits)(nil),                // 6: tele.v1.Limits
-	(*LimitStatus)(nil),           // 7: tele.v1.LimitStatus
-	(*Job)(nil),                   // 8: tele.v1.Job
-	(*Usage)(nil),                 // 9: tele.v1.Usage
-	(*StartRequest)(nil),          // 10: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 11: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 12: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 13: tele.v1.GetResponse
-	(*ListRequest)(nil),           // 14: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 15: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 16: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 17: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 18: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 19: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 20: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 21: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 22: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 23: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 24: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 25: tele.v1.PruneResponse
-	nil,                           // 26: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(ChangeKind)(0),               // 5: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 6: tele.v1.JobSpec
+	(*Limits)(nil),                // 7: tele.v1.Limits
+	(*LimitStatus)(nil),           // 8: tele.v1.LimitStatus
+	(*Job)(nil),                   // 9: tele.v1.Job
+	(*Usage)(nil),                 // 10: tele.v1.Usage
+	(*StartRequest)(nil),          // 11: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 12: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 13: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 14: tele.v1.GetResponse
+	(*ListRequest)(nil),           // 15: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 16: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 17: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 18: tele.v1.StopResponse
+	(*WaitRequest)(nil),           // 19: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 20: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 21: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 22: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 23: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 24: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 25: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 26: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 27: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 28: tele.v1.DiffResponse
+	(*Change)(nil),                // 29: tele.v1.Change
+	nil,                           // 30: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	26, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	6,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	27, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	30, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	7,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	31, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	5,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	6,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 5: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 6: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	28, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	28, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	28, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	7,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	9,  // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	5,  // 12: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	8,  // 13: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	8,  // 14: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	32, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	32, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	32, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	8,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	10, // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	6,  // 12: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	9,  // 13: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	9,  // 14: tele.v1.GetResponse.job:type_name -> tele.v1.Job
 	1,  // 15: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	8,  // 16: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	27, // 17: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	8,  // 18: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	8,  // 19: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	9,  // 16: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	31, // 17: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	9,  // 18: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	9,  // 19: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
 	3,  // 20: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
 	3,  // 21: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	28, // 22: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 23: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	32, // 22: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	9,  // 23: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
 	4,  // 24: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	8,  // 25: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	27, // 26: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	10, // 27: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	12, // 28: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	14, // 29: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	16, // 30: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	18, // 31: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	20, // 32: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	22, // 33: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	24, // 34: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	11, // 35: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	13, // 36: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	15, // 37: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	17, // 38: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	19, // 39: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	21, // 40: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	23, // 41: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	25, // 42: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	35, // [35:43] is the sub-list for method output_type
-	27, // [27:35] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	9,  // 25: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	31, // 26: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	29, // 27: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	5,  // 28: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	11, // 29: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	13, // 30: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	15, // 31: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	17, // 32: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	19, // 33: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	21, // 34: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	23, // 35: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	25, // 36: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	27, // 37: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	12, // 38: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	14, // 39: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	16, // 40: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	18, // 41: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	20, // 42: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	22, // 43: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	24, // 44: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	26, // 45: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	28, // 46: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	38, // [38:47] is the sub-list for method output_type
+	29, // [29:38] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2159,8 +2433,8 @@ func file_tele_v1_tele_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   22,
+			NumEnums:      6,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
