@@ -27,7 +27,10 @@ func TestGoldenPlans(t *testing.T) {
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
 	overlay := base
 	overlay.Overlay, overlay.OverlaySize = true, 100<<20
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay} {
+	dir := base
+	dir.Root, dir.Hide = "/srv/image", nil
+	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)

@@ -25,13 +25,23 @@ type Spec struct {
 	Join          int      // how many cgroup v1 `tasks` files init gets
 
 	// What was asked for.
+	Mounts      []Mount
 	Command     []string // the program and its arguments
 	Env         []string // K=V
 	Cwd         string   // as the job sees it
 	HostNetwork bool
-	TmpSize     int64 // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
-	Overlay     bool  // the root is a writable view of the host's
-	OverlaySize int64 // bytes that fit into what the job changes in it; 0 is half of the memory
+	TmpSize     int64  // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	Root        string // the directory of the host that becomes the root, read-only; empty is the host's own
+	Overlay     bool   // instead, the root is a writable view of the host's
+	OverlaySize int64  // bytes that fit into what the job changes in it; 0 is half of the memory
+}
+
+// A Mount shows the job a file or directory of the host. Nothing on the way to Source or to Target may
+// be a symbolic link. Target must be there in the job's root, but below Home and /tmp it is made.
+type Mount struct {
+	Source, Target string
+	Writable       bool
+	File           bool // Source is no directory
 }
 
 // Home is the job's work directory as the job sees it.
@@ -100,11 +110,16 @@ func (s *Spec) check() error {
 	if len(s.Command) == 0 || s.Command[0] == "" {
 		return errors.New("the command is empty")
 	}
-	for _, list := range [][]string{s.Command, s.Env, {s.Cwd, s.Work, s.Anchor, s.Hostname}, s.Hide} {
+	for _, list := range [][]string{s.Command, s.Env, {s.Cwd, s.Work, s.Anchor, s.Hostname, s.Root}, s.Hide} {
 		for _, text := range list {
 			if strings.Contains(text, "\x00") {
 				return fmt.Errorf("%q has a NUL in it", text)
 			}
+		}
+	}
+	for _, m := range s.Mounts {
+		if strings.Contains(m.Source+m.Target, "\x00") {
+			return fmt.Errorf("mount %q has a NUL in it", m.Source+":"+m.Target)
 		}
 	}
 	return nil

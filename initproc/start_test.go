@@ -279,7 +279,9 @@ func TestEveryStepFails(t *testing.T) {
 	memory.Work, memory.Project = "", true
 	overlay := memory
 	overlay.Overlay = true
-	for kind, s := range map[string]Spec{"base": base, "memory": memory, "overlay": overlay} {
+	dir := inOtherRoot(t, "sleep 1000")
+	dir.Mounts = append(dir.Mounts, Mount{folder(t), Home + "/x", true, false})
+	for kind, s := range map[string]Spec{"base": base, "memory": memory, "overlay": overlay, "dir": dir} {
 		t.Run(kind, func(t *testing.T) { everyStepFails(t, s, kind != "base") })
 	}
 }

@@ -88,6 +88,9 @@ func toStatusOfStart(err error, spec *telev1.JobSpec) error {
 	case step.NotExecutable():
 		return precondition("COMMAND_NOT_EXECUTABLE", "command cannot be executed: %q: %v (it must be a program, or a script that "+
 			"begins with #!, that every user may execute)", program, step.Errno)
+	case step.BadMount() != "":
+		return precondition("BAD_MOUNT", "mount point cannot be used: %q: %v (it must be there in the job's root, with no symbolic link on the way, or lie below /tmp or /home/job)",
+			step.BadMount(), step.Errno)
 	case step.BadCwd():
 		return precondition("BAD_CWD", "working directory cannot be used by the job: %q: %v (%s)", spec.Cwd, step.Errno, sees)
 	}

@@ -22,9 +22,9 @@ import (
 // service is tele.v1.JobService; the proto file says what each method does.
 type service struct {
 	telev1.UnimplementedJobServiceServer
-	table       *job.Table
-	hostNetwork bool
-	streams     *access.Counter // open, by identity
+	table   *job.Table
+	policy  Policy
+	streams *access.Counter // open, by identity
 }
 
 // caller is who makes this call; the interceptors see to it that there is one.
@@ -38,9 +38,11 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 	if spec == nil {
 		spec = &telev1.JobSpec{}
 	}
-	if spec.Network == telev1.Network_NETWORK_HOST && !s.hostNetwork {
-		return nil, status.Error(codes.PermissionDenied,
-			"this server does not let jobs use its network (tele serve --allow-host-network)")
+	if err := job.Check(spec); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := s.policy.allows(caller(ctx), spec); err != nil {
+		return nil, err
 	}
 	if r.DryRun {
 		plan, err := s.table.Plan(spec)

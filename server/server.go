@@ -35,7 +35,9 @@ type Command struct {
 	Config           kong.ConfigFlag `help:"JSON file with these settings, like {\"max_jobs\": 10}." placeholder:"FILE"`
 	CertHosts        []string        `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
 	Hide             []string        `help:"Directories of this machine that jobs see empty; the state directory is always one." default:"${hide}" placeholder:"DIR"`
-	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
+	AllowHostNetwork bool            `help:"Let jobs of every role use this machine's network (tele run --net host)."`
+	Allow            Policy          `help:"What jobs may have of this machine, by role: host_network, roots, mounts, users (docs/SANDBOX.md). JSON, or the same in the configuration file." placeholder:"JSON"`
+	UIDRange         string          `name:"uid-range" help:"Ids of the users that jobs run as, each one job's alone; nobody's else (default: ${uid_range})." placeholder:"FIRST:COUNT"`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
 	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" group:"Limits"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
@@ -91,6 +93,14 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
+	firstUID, uids, err := parseUIDRange(c.UIDRange)
+	if err != nil {
+		return err
+	}
 	lock, err := job.OpenStateDir(state)
 	if err != nil {
 		return err
@@ -105,16 +115,32 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
 	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
-		MostOutput: mostOutput, Work: job.Work(c.Work), MostWork: mostWork, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
+		MostOutput: mostOutput, Work: job.Work(c.Work), MostWork: mostWork, FirstUID: firstUID, UIDs: uids, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err
 	}
 	defer c.end(table)
-	server, err := c.newServer(state, table, log)
+	server, err := c.newServer(state, table, policy, log)
 	if err != nil {
 		return err
 	}
 	return c.listen(ctx, state, server, groups, table, log)
+}
+
+// policy is --allow, with what --allow-host-network adds.
+func (c *Command) policy() (Policy, error) {
+	all := Policy{}
+	for role, grant := range c.Allow {
+		all[role] = grant
+	}
+	if c.AllowHostNetwork {
+		for _, role := range grantees {
+			grant := all[role]
+			grant.HostNetwork = true
+			all[role] = grant
+		}
+	}
+	return all, all.check()
 }
 
 // end is the end of the server for the jobs.
@@ -134,7 +160,7 @@ func host(addr string) []string {
 	return nil
 }
 
-func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) (*grpc.Server, error) {
+func (c *Command) newServer(state string, table *job.Table, policy Policy, log zerolog.Logger) (*grpc.Server, error) {
 	tls, err := access.ServerTLS(access.CertDir(state), func(err error) {
 		log.Err(err).Msg("certificates changed")
 	})
@@ -149,7 +175,7 @@ func (c *Command) newServer(state string, table *job.Table, log zerolog.Logger) 
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
-	telev1.RegisterJobServiceServer(server, &service{table: table, hostNetwork: c.AllowHostNetwork,
+	telev1.RegisterJobServiceServer(server, &service{table: table, policy: policy,
 		streams: access.NewCounter(c.MaxStreams)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)

@@ -29,10 +29,12 @@ type Job struct {
 	owner   string
 	key     string // StartRequest.idempotency_key
 	created int64  // nanoseconds since 1970
-	slot    uint32
-	overlay bool          // its root is writable
-	made    chan struct{} // closed when its command runs, or it was found not to
-	done    chan struct{} // closed when it has ended and its record says so
+	uid     uint32 // as holdLocked has counted it
+	// It runs as a user that was asked for, whom others may run as too.
+	namedUser bool
+	overlay   bool          // its root is writable
+	made      chan struct{} // closed when its command runs, or it was found not to
+	done      chan struct{} // closed when it has ended and its record says so
 
 	// While it runs, and then not changed.
 	init  *initproc.Init

@@ -87,7 +87,6 @@ func (t *Table) recoverJob(j *Job) (running bool, err error) {
 // adopt goes on with a job whose init is there.
 func (t *Table) adopt(j *Job) (err error) {
 	j.group = t.options.Cgroups.Adopt(j.id, j.record.Cgroups)
-	j.slot = j.record.Uid - firstUID
 	t.mu.Lock()
 	t.holdLocked(j)
 	t.mu.Unlock()

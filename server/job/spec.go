@@ -84,6 +84,9 @@ func (j *Job) outputStatus() *telev1.LimitStatus {
 		How: "the server stops the job when its output files have " + text}
 }
 
+// Check finds what is wrong with a request by looking at it alone.
+func Check(spec *telev1.JobSpec) error { return checkSpec(spec) }
+
 // checkSpec finds what is wrong with a request before anything is made.
 func checkSpec(spec *telev1.JobSpec) error {
 	if len(spec.GetCommand()) == 0 || spec.Command[0] == "" {
@@ -102,6 +105,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if spec.Cwd != "" && (!path.IsAbs(spec.Cwd) || strings.Contains(spec.Cwd, "\x00")) {
 		return bad("spec.cwd", "%q is no absolute path", spec.Cwd)
 	}
+	if err := checkPlaces(spec); err != nil {
+		return err
+	}
 	if d := spec.Timeout; d != nil && d.AsDuration() != 0 && d.AsDuration() < time.Millisecond {
 		return bad("spec.timeout", "%s is too short, the least is 1ms", d.AsDuration())
 	}
@@ -109,10 +115,10 @@ func checkSpec(spec *telev1.JobSpec) error {
 }
 
 // environment is what the command gets: nothing of the server's own.
-func environment(id, home string, asked map[string]string) []string {
+func environment(id, home, user string, asked map[string]string) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME": home, "USER": "job",
+		"HOME": home, "USER": user,
 	}
 	for key, value := range asked {
 		env[key] = value

@@ -46,10 +46,18 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	if err != nil {
 		return nil, err
 	}
+	where, err := t.findPlaces(spec)
+	if err != nil {
+		return nil, err
+	}
 	id := newID()
 	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
+	if where.user != nil {
+		j.record.Uid = where.user.UID
+	}
+	j.namedUser = where.user != nil
 	for {
 		earlier, err := t.reserve(j)
 		if err != nil {
@@ -63,7 +71,7 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 		}
 	}
 	defer close(j.made)
-	if err := j.start(ctx, values, room); err != nil {
+	if err := j.start(ctx, values, room, where); err != nil {
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
@@ -103,20 +111,29 @@ func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	where, err := t.findPlaces(spec)
+	if err != nil {
+		return "", err
+	}
 	id := "dryrun"
-	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), firstUID, spec, room, 0))
+	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), t.options.FirstUID, spec, room, where, 0))
 	if err != nil {
 		return "", err
 	}
 	return plan.String(), nil
 }
 
-func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room room, join int) initproc.Spec {
+func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room room, where places, join int) initproc.Spec {
+	name, gid := where.whom(uid)
 	s := initproc.Spec{
-		Hostname: id, UID: uid, GID: uid, WorkSize: room.work, TmpSize: room.tmp,
+		Hostname: id, UID: uid, GID: gid, WorkSize: room.work, TmpSize: room.tmp,
 		Anchor: t.anchor(), Hide: t.hide, UserNamespace: !t.root, Join: join,
-		Command: spec.Command, Env: environment(id, initproc.Home, spec.Env), Cwd: spec.Cwd,
+		Command: spec.Command, Env: environment(id, initproc.Home, name, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
+	}
+	s.Mounts = where.mounts
+	if where.root != "" {
+		s.Root, s.Hide = where.root, nil // what is hidden is the host's
 	}
 	if spec.Root == RootOverlay {
 		s.Overlay, s.OverlaySize = true, room.root
@@ -133,10 +150,10 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room r
 // start goes through everything that a running job has; undo takes back what is there. A server
 // that is killed between two of these steps leaves something half-made, which the next one takes
 // away, or, from where the plan is sent, brings to its end (recover.go).
-func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err error) {
+func (j *Job) start(ctx context.Context, values limits.Limits, room room, where places) (err error) {
 	t, job := j.table, j.record.Job
 	t.at("reserved")
-	workStatus, err := j.makeDirs(room)
+	workStatus, err := j.makeDirs(room, where)
 	if err != nil {
 		return err
 	}
@@ -149,6 +166,9 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err e
 	}
 	t.at("output made")
 	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice}
+	if writable := where.writable(); len(writable) > 0 {
+		request.Devices, request.NoDevice = cgroup.FindDevices(append(writable, t.jobsDir(), "/")...)
+	}
 	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
 		return err
 	}
@@ -163,7 +183,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room) (err e
 	}
 	job.Limits = append(job.Limits, j.outputStatus())
 	join := j.group.JoinFiles()
-	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, room, len(join)))
+	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, room, where, len(join)))
 	if err != nil {
 		return bad("spec.command", "%v", err)
 	}
@@ -227,11 +247,12 @@ func (j *Job) setRunning() error {
 }
 
 // makeDirs makes the job's directory, and in it its work directory where that is not in memory.
-func (j *Job) makeDirs(room room) (work limits.Status, err error) {
+func (j *Job) makeDirs(room room, where places) (work limits.Status, err error) {
 	if err := os.Mkdir(j.dir, 0o700); err != nil {
 		return work, err
 	}
-	return j.makeWork(room)
+	_, gid := where.whom(j.record.Uid)
+	return j.makeWork(room, gid)
 }
 
 // undo takes back a start that failed; the record goes last.

@@ -115,7 +115,7 @@ func (t *Table) roomFor(spec *telev1.JobSpec, values limits.Limits) (r room, err
 }
 
 // makeWork makes the work directory where it is on disk, and says what holds it to its size.
-func (j *Job) makeWork(r room) (limits.Status, error) {
+func (j *Job) makeWork(r room, gid uint32) (limits.Status, error) {
 	asked := limits.Format(limits.Work, r.work)
 	s := limits.Status{Name: limits.Work, Asked: asked}
 	if j.table.work == WorkTmpfs {
@@ -127,7 +127,7 @@ func (j *Job) makeWork(r room) (limits.Status, error) {
 		return s, err
 	}
 	if j.table.root {
-		if err := os.Chown(dir, int(j.record.Uid), int(j.record.Uid)); err != nil {
+		if err := os.Chown(dir, int(j.record.Uid), int(gid)); err != nil {
 			return s, err
 		}
 	}
@@ -152,10 +152,8 @@ func (t *Table) roomForChanges(spec *telev1.JobSpec, memory int64) (int64, error
 	switch {
 	case spec.Root != RootOverlay && spec.RootSize != "":
 		return 0, bad("spec.root_size", "goes with the root overlay alone")
-	case spec.Root == "":
-		return 0, nil
 	case spec.Root != RootOverlay:
-		return 0, bad("spec.root", "%q is none; there is overlay", spec.Root)
+		return 0, nil
 	case !t.root:
 		return 0, bad("spec.root", "an overlay takes a server that runs as root")
 	case spec.RootSize == "" || spec.RootSize == "max":

@@ -12,7 +12,7 @@
 //   NOT_FOUND            no such job, or not the caller's
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
-//                        BAD_CWD, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
+//                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
 //                        DIFF_UNKNOWN
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -438,12 +438,21 @@ type JobSpec struct {
 	WorkSize string `protobuf:"bytes,10,opt,name=work_size,json=workSize,proto3" json:"work_size,omitempty"`
 	// What the job sees as its root. Empty is the server's own tree, read-only.
 	// "overlay" is a writable view of it: what the job changes is kept apart in
-	// memory, is listed by Diff, and is gone with the job.
+	// memory, is listed by Diff, and is gone with the job. An absolute path is a
+	// directory of the server's machine, read-only; it needs /dev, /home, /mnt,
+	// /proc and /tmp to mount on. Only as far as the server allows.
 	Root string `protobuf:"bytes,11,opt,name=root,proto3" json:"root,omitempty"`
 	// How much the job may change with "overlay", a size as in Limits. Empty is
 	// the memory limit, in which it is counted. What held it is in Job.limits,
 	// as "root".
-	RootSize      string `protobuf:"bytes,12,opt,name=root_size,json=rootSize,proto3" json:"root_size,omitempty"`
+	RootSize string `protobuf:"bytes,12,opt,name=root_size,json=rootSize,proto3" json:"root_size,omitempty"`
+	// What the job sees of the server's machine beside; only as far as the
+	// server allows. At most 64.
+	Mounts []*Mount `protobuf:"bytes,13,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// Whom the job runs as, NAME or UID of the server's machine, with :GID for
+	// another group than the user's own; only as far as the server allows. Empty
+	// is a user of the job's own.
+	User          string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,6 +564,86 @@ func (x *JobSpec) GetRootSize() string {
 	return ""
 }
 
+func (x *JobSpec) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *JobSpec) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// Mount is a file or directory of the server's machine that a job sees. Both
+// paths are absolute, without "." and ".."; no symbolic link may be on the way.
+type Mount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is on the server's machine.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Where the job sees it: a place that is there in its root, or one below
+	// /tmp or /home/job, which is made. Not below another mount's.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// The job may write to it, as far as its user may.
+	Writable      bool `protobuf:"varint,3,opt,name=writable,proto3" json:"writable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Mount) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Mount) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Mount) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
 // Limits are written as people write them. Sizes are bytes, with an optional
 // suffix K, M, G or T, powers of 1024 as in the kernel's and systemd's files
 // (Ki, Mi, Gi, Ti mean the same). Empty takes the server's default, "max" asks
@@ -578,7 +667,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +679,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +692,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Limits) GetCpu() string {
@@ -662,7 +751,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +763,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +776,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -770,7 +859,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +871,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +884,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Job) GetId() string {
@@ -943,7 +1032,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1044,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1057,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1059,7 +1148,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1160,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1173,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1121,7 +1210,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1222,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1235,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1174,7 +1263,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1275,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1288,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1220,7 +1309,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1321,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1334,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1270,7 +1359,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1371,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1384,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1332,7 +1421,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1433,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1446,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -1389,7 +1478,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1490,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1503,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -1449,7 +1538,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1550,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1563,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -1495,7 +1584,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1596,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1609,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -1541,7 +1630,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1642,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1655,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -1601,7 +1690,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1702,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1715,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -1694,7 +1783,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1795,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1808,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -1775,7 +1864,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1876,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1889,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -1821,7 +1910,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1922,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1935,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -1867,7 +1956,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1968,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1981,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -1915,7 +2004,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2016,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2029,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -1968,7 +2057,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2069,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2082,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -2018,7 +2107,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2119,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2132,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2080,7 +2169,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2181,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2194,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -2126,7 +2215,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x03\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x03\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -2139,10 +2228,16 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\twork_size\x18\n" +
 	" \x01(\tR\bworkSize\x12\x12\n" +
 	"\x04root\x18\v \x01(\tR\x04root\x12\x1b\n" +
-	"\troot_size\x18\f \x01(\tR\brootSize\x1a6\n" +
+	"\troot_size\x18\f \x01(\tR\brootSize\x12&\n" +
+	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
+	"\x04user\x18\x0e \x01(\tR\x04user\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n" +
+	"\bwritable\x18\x03 \x01(\bR\bwritable\"z\n" +
 	"\x06Limits\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\tR\x03cpu\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\tR\x06memory\x12\x17\n" +
@@ -2329,7 +2424,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -2338,86 +2433,88 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 4: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 5: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 6: tele.v1.JobSpec
-	(*Limits)(nil),                // 7: tele.v1.Limits
-	(*LimitStatus)(nil),           // 8: tele.v1.LimitStatus
-	(*Job)(nil),                   // 9: tele.v1.Job
-	(*Usage)(nil),                 // 10: tele.v1.Usage
-	(*StartRequest)(nil),          // 11: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 12: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 13: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 14: tele.v1.GetResponse
-	(*ListRequest)(nil),           // 15: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 16: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 17: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 18: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 19: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 20: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 21: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 22: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 23: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 24: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 25: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 26: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 27: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 28: tele.v1.DiffResponse
-	(*Change)(nil),                // 29: tele.v1.Change
-	nil,                           // 30: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*Mount)(nil),                 // 7: tele.v1.Mount
+	(*Limits)(nil),                // 8: tele.v1.Limits
+	(*LimitStatus)(nil),           // 9: tele.v1.LimitStatus
+	(*Job)(nil),                   // 10: tele.v1.Job
+	(*Usage)(nil),                 // 11: tele.v1.Usage
+	(*StartRequest)(nil),          // 12: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 13: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 14: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 15: tele.v1.GetResponse
+	(*ListRequest)(nil),           // 16: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 17: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 18: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 19: tele.v1.StopResponse
+	(*WaitRequest)(nil),           // 20: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 21: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 22: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 23: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 24: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 25: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 26: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 27: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 28: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 29: tele.v1.DiffResponse
+	(*Change)(nil),                // 30: tele.v1.Change
+	nil,                           // 31: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	30, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	7,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	31, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	31, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	8,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	32, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	6,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 5: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 6: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	32, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	32, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	32, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	8,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	10, // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	6,  // 12: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	9,  // 13: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	9,  // 14: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	1,  // 15: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	9,  // 16: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	31, // 17: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	9,  // 18: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	9,  // 19: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	3,  // 20: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	3,  // 21: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	32, // 22: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	9,  // 23: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	4,  // 24: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	9,  // 25: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	31, // 26: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	29, // 27: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	5,  // 28: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	11, // 29: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	13, // 30: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	15, // 31: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	17, // 32: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	19, // 33: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	21, // 34: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	23, // 35: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	25, // 36: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	27, // 37: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	12, // 38: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	14, // 39: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	16, // 40: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	18, // 41: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	20, // 42: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	22, // 43: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	24, // 44: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	26, // 45: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	28, // 46: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	6,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	33, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	33, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	33, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	9,  // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	11, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	6,  // 13: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	10, // 14: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	10, // 15: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	1,  // 16: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	10, // 17: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	32, // 18: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	10, // 19: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	10, // 20: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	3,  // 21: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	3,  // 22: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	33, // 23: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 24: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	4,  // 25: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	10, // 26: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	32, // 27: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	30, // 28: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	5,  // 29: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	12, // 30: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	14, // 31: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	16, // 32: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	18, // 33: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	20, // 34: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	22, // 35: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	24, // 36: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	26, // 37: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	28, // 38: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	13, // 39: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	15, // 40: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	17, // 41: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	19, // 42: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	21, // 43: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	23, // 44: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	25, // 45: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	27, // 46: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	29, // 47: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2425,16 +2522,16 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[15].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,7 +12,7 @@
 //   NOT_FOUND            no such job, or not the caller's
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
-//                        BAD_CWD, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
+//                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
 //                        DIFF_UNKNOWN
 //   PERMISSION_DENIED    the caller's role or the server's configuration
