@@ -55,7 +55,7 @@ func (p *Policy) Decode(ctx *kong.DecodeContext) error {
 	decoder.DisallowUnknownFields()
 	var read Policy
 	if err := decoder.Decode(&read); err != nil {
-		return fmt.Errorf(`allow: %w (write it like {"user": {"mounts": ["/data", "/scratch:rw"]}})`, err)
+		return fmt.Errorf(`allow: %w; write it like {"user": {"mounts": ["/data", "/scratch:rw"]}} (docs/SANDBOX.md)`, err)
 	}
 	*p = read
 	return nil
