@@ -14,12 +14,13 @@ var allowed = map[string][]string{
 	"client/cli":            {"client", "proto/tele/v1"},
 	"server":                {"server/access", "server/job", "server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1"},
 	"server/access":         {"proto/tele/v1"},
-	"server/job":            {"server/output", "server/seccomp", "initproc", "limits", "limits/cgroup", "proto/tele/v1", "proto/tele/record/v1"},
+	"server/job":            {"server/output", "server/seccomp", "initproc", "limits", "limits/cgroup", "limits/quota", "proto/tele/v1", "proto/tele/record/v1"},
 	"server/output":         {},
 	"server/seccomp":        {},
 	"initproc":              {},
 	"limits":                {},
 	"limits/cgroup":         {"limits"},
+	"limits/quota":          {},
 	"proto/tele/v1":         {},
 	"proto/tele/record/v1":  {"proto/tele/v1"},
 	"test/vm":               {"test/vm/internal/spec"},
@@ -31,7 +32,7 @@ var allowed = map[string][]string{
 }
 
 // lean packages run in the init: the standard library and x/sys/unix alone.
-var lean = map[string]bool{"initproc": true, "limits": true, "limits/cgroup": true}
+var lean = map[string]bool{"initproc": true, "limits": true, "limits/cgroup": true, "limits/quota": true}
 
 func TestImports(t *testing.T) {
 	const module = "github.com/telerun/tele"

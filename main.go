@@ -58,7 +58,7 @@ func run(args []string) int {
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
 		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
-		kong.Configuration(server.LoadConfig), kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide},
+		kong.Configuration(server.LoadConfig), kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide, "uid_range": server.DefaultUIDRange},
 		kong.Bind(streams), kong.BindTo(context.Background(), (*context.Context)(nil)),
 		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
 	if err != nil {

@@ -281,3 +281,8 @@ func (c *Client) Prune(ctx context.Context, olderThan time.Duration) (ids []stri
 		&telev1.PruneRequest{OlderThan: durationpb.New(olderThan)})
 	return r.GetJobIds(), r.GetOutputBytes(), err
 }
+
+// Diff returns what a job with the root "overlay" has changed in it.
+func (c *Client) Diff(ctx context.Context, id string) (*telev1.DiffResponse, error) {
+	return unary(ctx, c.link, "try again", c.jobs.Diff, &telev1.DiffRequest{JobId: id})
+}

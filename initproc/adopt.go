@@ -84,6 +84,16 @@ func Adopt(id ID) (*Init, error) {
 	return i, nil
 }
 
+// Upper opens the upper layer of an overlay: all that the job has changed in its root. What is below
+// the descriptor is the job's, who may change it at any time.
+func (i *Init) Upper() (*os.File, error) {
+	fd, err := unix.PidfdGetfd(i.PidFD, fdUpper, 0)
+	if err != nil {
+		return nil, fmt.Errorf("take the upper layer of the sandbox's init, pid %d: %w", i.Pid, os.NewSyscallError("pidfd_getfd", err))
+	}
+	return os.NewFile(uintptr(fd), "upper"), nil
+}
+
 // find opens the process, and makes sure that it is the one.
 func (i *Init) find(id ID) error {
 	i.PidFD = -1

@@ -54,7 +54,7 @@ func mountDev(b *builder, s Spec, nodes []arg) {
 	b.mount("mount /dev/pts", "devpts", "dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC,
 		"newinstance,ptmxmode=0666,mode=0620")
 	b.step("make /dev/shm", unix.SYS_MKDIRAT, cwdFD, b.string("dev/shm"), number(0o1777))
-	b.mount("mount /dev/shm", "tmpfs", "dev/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s))
+	b.mount("mount /dev/shm", "tmpfs", "dev/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s.TmpSize))
 	for _, link := range [][2]string{
 		{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0", "dev/stdin"},
 		{"/proc/self/fd/1", "dev/stdout"}, {"/proc/self/fd/2", "dev/stderr"},

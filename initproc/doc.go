@@ -17,11 +17,13 @@
 //  1. init joins the version 1 cgroups: nothing of the job may be made outside of its limits
 //     (on version 2, clone3 has put init into the group)
 //  2. its mounts become private: from here on nothing it mounts can reach the host
-//  3. the new root is cloned from the host's, detached, and made read-only as a whole before
-//     anything writable is put into it
-//  4. the host's devices and the work directory are picked up, while their paths still lead there
-//  5. /proc, /dev, /tmp and /home go into the new root, and private places are covered
-//  6. pivot_root, and the host's tree goes: from here on no path leads back
+//  3. the host's devices, the work directory and what was asked for are picked up, while their paths
+//     still lead there
+//  4. the new root is cloned from the host's, detached, and made read-only as a whole before
+//     anything writable is put into it; or it is an overlay
+//  5. pivot_root, and the host's tree goes: from here on no path leads back, nor a link
+//  6. /proc, /dev, /tmp and /home go into the new root, and private places are covered; then what was
+//     asked for
 //  7. host name and loopback
 //  8. the command's own process begins: session, resource limits, no capability in reach, group
 //     before user, no_new_privs, seccomp, working directory, close-on-exec for all descriptors

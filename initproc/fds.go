@@ -16,6 +16,7 @@ package initproc
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	62  upper layer of an overlay     kept, unused   init's end; there with Spec.Overlay alone
 //	63  the filter's listener         kept, unused   init's end; there with Spec.SeccompListener alone
 const (
 	fdControl       = 3
@@ -27,5 +28,6 @@ const (
 	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
+	fdUpper         = 62 // above all that a plan opens
 	fdListener      = 63 // above all that the plan opens, and the last for which the table need not grow
 )

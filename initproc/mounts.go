@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cwdFD is AT_FDCWD: a relative path begins at the working directory, which from enterRoot on is
+// cwdFD is AT_FDCWD: a relative path begins at the working directory, which from pivotRoot on is
 // the new root.
 var cwdFD = number(unix.AT_FDCWD)
 
@@ -18,38 +18,11 @@ func makeMountsPrivate(b *builder) {
 		number(unix.MS_REC|unix.MS_PRIVATE), number(0))
 }
 
-// cloneRoot takes a detached copy of the host's tree of mounts and makes all of it read-only,
-// without devices and without set-user-ID programs. As it is not attached yet, nothing can change
-// it in between. One call for the whole tree: mount_setattr(2), Linux 5.12.
-func cloneRoot(b *builder) arg {
-	root := b.stepResult("clone the root", unix.SYS_OPEN_TREE, cwdFD, b.string("/"),
-		number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
-	setAttributes(b, "make the root read-only", root,
-		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return root
-}
-
-// cloneWork picks up the work directory by the path that it has on the host.
-func cloneWork(b *builder, s Spec) arg {
-	work := b.stepResult("clone the work directory", unix.SYS_OPEN_TREE, cwdFD, b.string(s.Work),
-		number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
-	setAttributes(b, "restrict the work directory", work,
-		unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return work
-}
-
 func setAttributes(b *builder, name string, tree arg, attributes uint64) {
 	// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 	attr := b.words(attributes, 0, 0, 0)
 	b.step(name, unix.SYS_MOUNT_SETATTR, tree, b.string(""),
 		number(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE), attr, number(4*8))
-}
-
-// enterRoot attaches the new root and makes it the working directory.
-func enterRoot(b *builder, s Spec, root arg) {
-	moveMount(b, "attach the root", root, s.Anchor)
-	b.step("enter the root", unix.SYS_FCHDIR, root)
-	b.step("enter the root", unix.SYS_CLOSE, root)
 }
 
 func moveMount(b *builder, name string, tree arg, path string) {
@@ -60,16 +33,17 @@ func moveMount(b *builder, name string, tree arg, path string) {
 // mountTmp gives the job a /tmp of its own, in memory, so counted in its memory limit; /var/tmp is
 // the same.
 func mountTmp(b *builder, s Spec) {
-	b.mount("mount /tmp", "tmpfs", "tmp", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s))
+	b.mount("mount /tmp", "tmpfs", "tmp", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s.TmpSize))
 	b.bind("mount /var/tmp", "tmp", "var/tmp")
 	b.tolerate(uint16(unix.ENOENT))
 }
 
-func sizeOption(s Spec) string {
-	if s.TmpSize == 0 {
+// sizeOption is an option of tmpfs(5), for which half of the machine's memory is the default.
+func sizeOption(size int64) string {
+	if size == 0 {
 		return ""
 	}
-	return fmt.Sprintf(",size=%d", s.TmpSize)
+	return fmt.Sprintf(",size=%d", size)
 }
 
 // mountEmpty makes a directory with nothing in it, to cover others with, and returns its path. /mnt
@@ -85,25 +59,6 @@ func hide(b *builder, s Spec, empty string) {
 	for _, path := range s.Hide {
 		b.bind("hide "+path, empty, relative(path))
 	}
-}
-
-// mountHome covers /home, and puts the work directory there.
-func mountHome(b *builder, work arg) {
-	b.mount("mount /home", "tmpfs", "home", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4k,nr_inodes=3")
-	b.step("make "+Home, unix.SYS_MKDIRAT, cwdFD, b.string(relative(Home)), number(0o755))
-	moveMount(b, "attach the work directory", work, relative(Home))
-	b.step("attach the work directory", unix.SYS_CLOSE, work)
-	b.remountReadOnly("make /home read-only", "home")
-}
-
-// pivotRoot makes the new root the root, and lets go of the host's: after it no path and no
-// descriptor of the command leads back. pivot_root(2), "pivot_root(".", ".")": the old root lies
-// on top of the new one until it is unmounted, so it needs no directory. chroot(2) would leave
-// the old root in reach.
-func pivotRoot(b *builder) {
-	b.step("pivot to the root", unix.SYS_PIVOT_ROOT, b.string("."), b.string("."))
-	b.step("detach the host's root", unix.SYS_UMOUNT2, b.string("."), number(unix.MNT_DETACH))
-	b.step("enter the root", unix.SYS_CHDIR, b.string("/"))
 }
 
 func (b *builder) mount(name, fstype, target string, flags uintptr, options string) {

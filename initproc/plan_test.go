@@ -3,6 +3,7 @@ package initproc
 import (
 	"flag"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var anyHost = host{mnt: 1, openFiles: 1 << 20}
+var anyHost = host{mnt: 1, openFiles: 1 << 20, mounts: []string{"/dev", "/proc", "/run/lock", "/var"}}
 
 // TestGoldenPlans compares whole plans with those in testdata.
 func TestGoldenPlans(t *testing.T) {
@@ -21,13 +22,19 @@ func TestGoldenPlans(t *testing.T) {
 		Seccomp: make([]byte, 80*sockFilterSize),
 	}
 	v1 := base
-	v1.Join = 2
+	v1.Join, v1.Project = 2, true
+	base.Work, base.WorkSize = "", 500<<20
 	log := base
 	log.SeccompListener = true
 	user := base
 	user.Seccomp = nil
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "log": log} {
+	overlay := base
+	overlay.Overlay, overlay.OverlaySize = true, 100<<20
+	dir := base
+	dir.Root, dir.Hide = "/srv/image", nil
+	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)
@@ -45,6 +52,14 @@ func TestGoldenPlans(t *testing.T) {
 		if diff := cmp.Diff(string(want), plan.String()); diff != "" {
 			t.Errorf("%s (go test -update writes it anew):\n%s", name, diff)
 		}
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	const text = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:5 / /var/a rw - x y z\n23 21 0:5 / /va\\040r rw - x y z\n" +
+		"24 21 0:6 / /var rw shared:1 - x y z\n25 24 0:7 / /var/a/b rw - x y z\nbroken\n"
+	if got := parseMounts([]byte(text)); !slices.Equal(got, []string{"/va r", "/var"}) {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -151,7 +151,7 @@ func (v *view) word(offset uint64) uint64 {
 //
 //	s string, d number, x hexadecimal, o octal, f descriptor, v array of strings, r two numbers
 //	m mount flags, a struct mount_attr, c clone flags, O open flags, T open_tree flags
-//	i struct ifreq, F struct sock_fprog, P prctl option, S seccomp operation, N seccomp flags
+//	H struct open_how, i struct ifreq, F struct sock_fprog, P prctl option, S seccomp operation, N seccomp flags
 //	C close_range flags, p bytes that need no showing
 type signature struct{ name, args string }
 
@@ -162,6 +162,7 @@ var signatures = map[uint32]signature{
 	unix.SYS_UMASK:          {"umask", "o"},
 	unix.SYS_PRCTL:          {"prctl", "Pd"},
 	unix.SYS_OPENAT:         {"openat", "fsOo"},
+	unix.SYS_OPENAT2:        {"openat2", "fsHd"},
 	unix.SYS_MOUNT:          {"mount", "sssms"},
 	unix.SYS_OPEN_TREE:      {"open_tree", "fsT"},
 	unix.SYS_MOUNT_SETATTR:  {"mount_setattr", "fsTad"},
@@ -260,6 +261,8 @@ func (v *view) pointer(letter byte, offset uint64) string {
 		return fmt.Sprintf("{%d instructions}", v.word(offset)&0xffff)
 	case 'a':
 		return "{set " + flags(flagNames['a'], v.word(offset)) + "}"
+	case 'H':
+		return fmt.Sprintf("{%s, %s}", flags(flagNames['O'], v.word(offset)), flags(flagNames['R'], v.word(min(offset+16, uint64(len(v.blob))))))
 	case 'i':
 		name := v.string(offset)
 		return fmt.Sprintf("{%q, %#x}", name, v.word(min(offset+unix.IFNAMSIZ, uint64(len(v.blob))))&0xffff)
@@ -283,7 +286,11 @@ var flagNames = map[byte][]flagName{
 		{unix.MOUNT_ATTR_NODEV, "NODEV"}, {unix.MOUNT_ATTR_NOEXEC, "NOEXEC"},
 	},
 	'c': {{unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"}, {unix.CLONE_FILES, "CLONE_FILES"}, {0, "0"}},
-	'O': {{unix.O_WRONLY, "O_WRONLY"}, {unix.O_CLOEXEC, "O_CLOEXEC"}},
+	'O': {{unix.O_WRONLY, "O_WRONLY"}, {unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_CLOEXEC, "O_CLOEXEC"}},
+	'R': {
+		{unix.RESOLVE_NO_SYMLINKS, "RESOLVE_NO_SYMLINKS"}, {unix.RESOLVE_NO_MAGICLINKS, "RESOLVE_NO_MAGICLINKS"},
+		{unix.RESOLVE_BENEATH, "RESOLVE_BENEATH"},
+	},
 	'T': {
 		{unix.OPEN_TREE_CLONE, "OPEN_TREE_CLONE"}, {unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLOEXEC"},
 		{unix.AT_RECURSIVE, "AT_RECURSIVE"}, {unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"},

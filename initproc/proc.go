@@ -3,12 +3,12 @@ package initproc
 import "golang.org/x/sys/unix"
 
 // mountProc mounts a /proc that shows the sandbox's own processes alone, and of those to the job
-// not its init (hidepid, proc(5)). It is read-only: with it go the kernel's settings in /proc/sys,
+// not its init (hidepid, proc(5); of the two that hide, 2 makes an exception for group 0). It is read-only: with it go the kernel's settings in /proc/sys,
 // sysrq-trigger, and what a process may change of itself in /proc/self, like its OOM score, user
-// map or comm. A user namespace lets it be mounted only while the host's /proc is in sight, so it
-// comes before pivotRoot.
+// map or comm. A user namespace lets it be mounted only while the host's /proc is in sight, as
+// it is until then in the copy of the host's tree.
 func mountProc(b *builder) {
-	b.mount("mount /proc", "proc", "proc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=2")
+	b.mount("mount /proc", "proc", "proc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=4")
 }
 
 // masked are the files and directories of /proc that tell of the machine, its devices or its memory

@@ -14,7 +14,9 @@ type Spec struct {
 	// The job's own, chosen by the server.
 	Hostname string // at most 64 bytes
 	UID, GID uint32 // what the command runs as; not used with UserNamespace
-	Work     string // the host's directory that becomes the job's work directory
+	Work     string // the host's directory that becomes the job's work directory; empty: one in memory
+	WorkSize int64  // bytes that fit into a work directory in memory; 0 is half of the machine's
+	Project  bool   // Work is held to a size by a project quota, which the job must not get out of
 
 	// The machine's, the same for every job.
 	Anchor        string   // an empty directory of the host, on which the new root is mounted
@@ -24,13 +26,25 @@ type Spec struct {
 	Seccomp       []byte   // the filter of system calls, an array of struct sock_filter; empty is none
 
 	// What was asked for.
+	Mounts      []Mount
 	Command     []string // the program and its arguments
 	Env         []string // K=V
 	Cwd         string   // as the job sees it
 	HostNetwork bool
-	TmpSize     int64 // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	TmpSize     int64  // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	Root        string // the directory of the host that becomes the root, read-only; empty is the host's own
+	Overlay     bool   // instead, the root is a writable view of the host's
+	OverlaySize int64  // bytes that fit into what the job changes in it; 0 is half of the memory
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
 	SeccompListener bool
+}
+
+// A Mount shows the job a file or directory of the host. Nothing on the way to Source or to Target may
+// be a symbolic link. Target must be there in the job's root, but below Home and /tmp it is made.
+type Mount struct {
+	Source, Target string
+	Writable       bool
+	File           bool // Source is no directory
 }
 
 // Home is the job's work directory as the job sees it.
@@ -46,8 +60,9 @@ type Plan struct {
 
 // A host is what a plan depends on beside its spec.
 type host struct {
-	mnt       uint64 // inode of the server's mount namespace, in which no plan may run
-	openFiles uint64 // the server's hard RLIMIT_NOFILE
+	mnt       uint64   // inode of the server's mount namespace, in which no plan may run
+	openFiles uint64   // the server's hard RLIMIT_NOFILE
+	mounts    []string // for an overlay, the mounts below the root, none below another
 }
 
 // NewPlan returns the plan for a job. It looks at nothing but s and what this process is like.
@@ -60,7 +75,14 @@ func NewPlan(s Spec) (*Plan, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return nil, os.NewSyscallError("getrlimit", err)
 	}
-	return newPlan(s, host{own.Ino, files.Max})
+	h := host{mnt: own.Ino, openFiles: files.Max}
+	if s.Overlay {
+		var err error
+		if h.mounts, err = mountsBelowRoot(); err != nil {
+			return nil, err
+		}
+	}
+	return newPlan(s, h)
 }
 
 func newPlan(s Spec, h host) (*Plan, error) {
@@ -91,11 +113,16 @@ func (s *Spec) check() error {
 	if len(s.Command) == 0 || s.Command[0] == "" {
 		return errors.New("the command is empty")
 	}
-	for _, list := range [][]string{s.Command, s.Env, {s.Cwd, s.Work, s.Anchor, s.Hostname}, s.Hide} {
+	for _, list := range [][]string{s.Command, s.Env, {s.Cwd, s.Work, s.Anchor, s.Hostname, s.Root}, s.Hide} {
 		for _, text := range list {
 			if strings.Contains(text, "\x00") {
 				return fmt.Errorf("%q has a NUL in it", text)
 			}
+		}
+	}
+	for _, m := range s.Mounts {
+		if strings.Contains(m.Source+m.Target, "\x00") {
+			return fmt.Errorf("mount %q has a NUL in it", m.Source+":"+m.Target)
 		}
 	}
 	if n := len(s.Seccomp); n%sockFilterSize != 0 || n > maxFilter*sockFilterSize {

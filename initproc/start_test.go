@@ -181,6 +181,50 @@ func openFiles(t *testing.T) uint64 {
 	return min(files.Max, 1<<16)
 }
 
+// A work directory in memory is the job's own, and of limited size.
+func TestWorkInMemory(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sh", "-c", "pwd; stat -c '%a %u %g' .; head -c 2M /dev/zero >f; stat -c %s f")
+	s.Work, s.WorkSize = "", 1<<20
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, out := finish(t, i)
+	if !strings.HasPrefix(out, "/home/job\n700 1879048192 1879048192\n1048576\n") || !strings.Contains(out, "No space left") {
+		t.Errorf("got %q", out)
+	}
+}
+
+// A job must not get its files out of the project whose quota limits them.
+func TestProjectIsKept(t *testing.T) {
+	needRoot(t)
+	const script = `import ctypes, fcntl, struct
+f = open("f", "w")
+libc = ctypes.CDLL(None, use_errno=True)
+def try_ioctl(name, *args):
+    try: fcntl.ioctl(f, *args); print(name, "done")
+    except OSError as e: print(name, e.errno)
+try_ioctl("get", 0x801c581f, bytes(28))
+try_ioctl("set", 0x401c5820, bytes(28))
+try_ioctl("flags", 0x40086602, bytes(8))
+libc.syscall(469, f.fileno(), b"", 0, 0, 0x1000)
+print("file_setattr", ctypes.get_errno())
+`
+	for _, project := range []bool{true, false} {
+		s := spec(t, "python3", "-c", script)
+		s.Project = project
+		i, err := start(t, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, out := finish(t, i)
+		if held := strings.HasSuffix(out, "set 1\nflags 1\nfile_setattr 1\n"); held != project {
+			t.Errorf("project %t: got %q", project, out)
+		}
+	}
+}
+
 func TestNamespaces(t *testing.T) {
 	needRoot(t)
 	_, out := run(t, "sh", "-c", "for n in pid mnt net ipc uts cgroup; do readlink /proc/self/ns/$n; done")
@@ -231,11 +275,24 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-// TestEveryStepFails makes each step of a plan fail, and expects its name, and nothing left.
+// TestEveryStepFails makes each step of each kind of plan fail, and expects its name, and nothing left.
 func TestEveryStepFails(t *testing.T) {
 	needRoot(t)
-	s := spec(t, "sleep", "1000")
-	s.Seccomp, s.SeccompListener = seccomp.LogFilter(), true
+	base := spec(t, "sleep", "1000")
+	base.Seccomp, base.SeccompListener = seccomp.LogFilter(), true
+	memory := base
+	memory.Work, memory.Project = "", true
+	overlay := memory
+	overlay.Overlay = true
+	dir := inOtherRoot(t, "sleep 1000")
+	dir.Mounts = append(dir.Mounts, Mount{folder(t), Home + "/x", true, false})
+	for kind, s := range map[string]Spec{"base": base, "memory": memory, "overlay": overlay, "dir": dir} {
+		t.Run(kind, func(t *testing.T) { everyStepFails(t, s, kind != "base") })
+	}
+}
+
+// everyStepFails breaks each step; with most, the many alike that no kind changes are left out.
+func everyStepFails(t *testing.T, s Spec, most bool) {
 	whole, err := NewPlan(s)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +308,8 @@ func TestEveryStepFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := v.string(uint64(v.steps[index].name))
-		if name == "drop capabilities" && index%16 != 0 || v.steps[index].nr == opFail || laterTry(v, index) {
+		if name == "drop capabilities" && index%16 != 0 || v.steps[index].nr == opFail || laterTry(v, index) ||
+			most && strings.HasPrefix(name, "mask ") {
 			continue
 		}
 		breakStep(plan, index, syscall.EUCLEAN)

@@ -25,6 +25,14 @@ const (
 // holds it itself, without the kernel.
 const Output Name = "output"
 
+// The limits on what a job writes into its work directory, into each of /tmp and /dev/shm, and into a
+// writable root. They are not in Names either: the sandbox has them, or the file system of the work directory.
+const (
+	Work Name = "work"
+	Tmp  Name = "tmp"
+	Root Name = "root"
+)
+
 // Names are all limits, in the order in which they are shown.
 var Names = [...]Name{CPU, Memory, Swap, IORead, IOWrite, Pids}
 

@@ -20,7 +20,8 @@ func (e *Error) Error() string {
 
 // The smallest value that each limit takes. Below 1 MiB of memory not even a shell starts, and the
 // kernel takes no CPU quota under 1 ms in a period of at most 1 s; 10 thousandths leave room.
-var smallest = map[Name]int64{CPU: 10, Memory: 1 << 20, Swap: 0, IORead: 1, IOWrite: 1, Pids: 1, Output: 1}
+var smallest = map[Name]int64{CPU: 10, Memory: 1 << 20, Swap: 0, IORead: 1, IOWrite: 1, Pids: 1, Output: 1,
+	Work: 4096, Root: 4096}
 
 // suffixes of sizes, all powers of 1024 as in the kernel's files and systemd's: K and Ki are the
 // same.

@@ -21,9 +21,10 @@ type Maxima struct {
 	IOWrite string `name:"io-write" help:"Most disk writes a second that a job may ask for." default:"max" placeholder:"SIZE"`
 	Pids    string `help:"Most processes that a job may ask for." default:"max" placeholder:"N"`
 	Output  string `help:"Most output that a job may ask to be kept." default:"max" placeholder:"SIZE"`
+	Work    string `help:"Most disk that a job may ask for its work directory, where that has a quota." default:"10G" placeholder:"SIZE"`
 }
 
-func (m *Maxima) parse() (most limits.Limits, output int64, err error) {
+func (m *Maxima) parse() (most limits.Limits, output, work int64, err error) {
 	most = limits.Limits{Swap: limits.Max}
 	for name, text := range map[limits.Name]string{limits.CPU: m.CPU, limits.Memory: m.Memory,
 		limits.IORead: m.IORead, limits.IOWrite: m.IOWrite, limits.Pids: m.Pids} {
@@ -32,14 +33,17 @@ func (m *Maxima) parse() (most limits.Limits, output int64, err error) {
 		}
 		value, err := limits.Parse(name, text)
 		if err != nil {
-			return most, 0, fmt.Errorf("--max-%s: %w", strings.ReplaceAll(string(name), "_", "-"), err)
+			return most, 0, 0, fmt.Errorf("--max-%s: %w", strings.ReplaceAll(string(name), "_", "-"), err)
 		}
 		most.Set(name, value)
 	}
 	if output, err = parseBytes(m.Output); err != nil {
-		return most, 0, fmt.Errorf("--max-output: %w", err)
+		return most, 0, 0, fmt.Errorf("--max-output: %w", err)
 	}
-	return most, output, nil
+	if work, err = parseBytes(m.Work); err != nil {
+		return most, 0, 0, fmt.Errorf("--max-work: %w", err)
+	}
+	return most, output, work, nil
 }
 
 // parseBytes reads a size; "max" and nothing are 0, no bound.

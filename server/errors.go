@@ -37,6 +37,10 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrOutputRemoved):
 		return detailed(codes.FailedPrecondition, err.Error(), info("OUTPUT_REMOVED"))
+	case errors.Is(err, job.ErrNoOverlay):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NO_OVERLAY"))
+	case errors.Is(err, job.ErrDiffUnknown):
+		return detailed(codes.FailedPrecondition, err.Error(), info("DIFF_UNKNOWN"))
 	case errors.Is(err, output.ErrFull), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return status.Error(codes.ResourceExhausted, "the server has no room for more jobs: "+err.Error())
 	case errors.Is(err, job.ErrTooMany):
@@ -84,6 +88,9 @@ func toStatusOfStart(err error, spec *telev1.JobSpec) error {
 	case step.NotExecutable():
 		return precondition("COMMAND_NOT_EXECUTABLE", "command cannot be executed: %q: %v (it must be a program, or a script that "+
 			"begins with #!, that every user may execute)", program, step.Errno)
+	case step.BadMount() != "":
+		return precondition("BAD_MOUNT", "mount point cannot be used: %q: %v (it must be there in the job's root, with no symbolic link on the way, or lie below /tmp or /home/job)",
+			step.BadMount(), step.Errno)
 	case step.BadCwd():
 		return precondition("BAD_CWD", "working directory cannot be used by the job: %q: %v (%s)", spec.Cwd, step.Errno, sees)
 	}

@@ -22,10 +22,10 @@ import (
 // service is tele.v1.JobService; the proto file says what each method does.
 type service struct {
 	telev1.UnimplementedJobServiceServer
-	table       *job.Table
-	hostNetwork bool
-	streams     *access.Counter // open, by identity
-	large       chan struct{}   // taken by the streams with large chunks
+	table   *job.Table
+	policy  Policy
+	streams *access.Counter // open, by identity
+	large   chan struct{}   // taken by the streams with large chunks
 }
 
 // caller is who makes this call; the interceptors see to it that there is one.
@@ -39,9 +39,11 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 	if spec == nil {
 		spec = &telev1.JobSpec{}
 	}
-	if spec.Network == telev1.Network_NETWORK_HOST && !s.hostNetwork {
-		return nil, status.Error(codes.PermissionDenied,
-			"this server does not let jobs use its network (tele serve --allow-host-network)")
+	if err := job.Check(spec); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := s.policy.allows(caller(ctx), spec); err != nil {
+		return nil, err
 	}
 	if r.DryRun {
 		plan, err := s.table.Plan(spec)
@@ -183,6 +185,15 @@ func (s *service) Prune(ctx context.Context, r *telev1.PruneRequest) (*telev1.Pr
 		}
 	}
 	return response, toStatus(err)
+}
+
+func (s *service) Diff(ctx context.Context, r *telev1.DiffRequest) (*telev1.DiffResponse, error) {
+	j, err := s.find(ctx, r.JobId)
+	if err != nil {
+		return nil, err
+	}
+	diff, err := j.Diff()
+	return diff, toStatus(err)
 }
 
 // chunkSize is the most data in one message, and what a stream holds twice while its client does not

@@ -34,8 +34,11 @@ type Command struct {
 	Config           kong.ConfigFlag `help:"JSON file with these settings, like {\"max_jobs\": 10}." placeholder:"FILE"`
 	CertHosts        []string        `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
 	Hide             []string        `help:"Directories of this machine that jobs see empty; the state directory is always one." default:"${hide}" placeholder:"DIR"`
-	AllowHostNetwork bool            `help:"Let jobs use this machine's network (tele run --net host)."`
+	AllowHostNetwork bool            `help:"Let jobs of every role use this machine's network (tele run --net host)."`
+	Allow            Policy          `help:"What jobs may have of this machine, by role: host_network, roots, mounts, users (docs/SANDBOX.md). JSON, or the same in the configuration file." placeholder:"JSON"`
+	UIDRange         string          `name:"uid-range" help:"Ids of the users that jobs run as, each one job's alone; nobody's else (default: ${uid_range})." placeholder:"FIRST:COUNT"`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
+	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" group:"Limits"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
 	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
 	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
@@ -87,11 +90,19 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	if state, err = filepath.Abs(state); err != nil {
 		return err
 	}
-	most, mostOutput, err := c.Max.parse()
+	most, mostOutput, mostWork, err := c.Max.parse()
 	if err != nil {
 		return err
 	}
 	keep, err := c.Keep.parse()
+	if err != nil {
+		return err
+	}
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
+	firstUID, uids, err := parseUIDRange(c.UIDRange)
 	if err != nil {
 		return err
 	}
@@ -109,17 +120,33 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
 	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
-		MostOutput: mostOutput, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
+		MostOutput: mostOutput, Work: job.Work(c.Work), MostWork: mostWork, FirstUID: firstUID, UIDs: uids, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err
 	}
 	defer c.end(table)
 	door := c.newDoor()
-	server, err := c.newServer(state, door, table, log)
+	server, err := c.newServer(state, door, table, policy, log)
 	if err != nil {
 		return err
 	}
 	return c.listen(ctx, state, door, server, groups, table, log)
+}
+
+// policy is --allow, with what --allow-host-network adds.
+func (c *Command) policy() (Policy, error) {
+	all := Policy{}
+	for role, grant := range c.Allow {
+		all[role] = grant
+	}
+	if c.AllowHostNetwork {
+		for _, role := range grantees {
+			grant := all[role]
+			grant.HostNetwork = true
+			all[role] = grant
+		}
+	}
+	return all, all.check()
 }
 
 // end is the end of the server for the jobs.
@@ -139,7 +166,8 @@ func host(addr string) []string {
 	return nil
 }
 
-func (c *Command) newServer(state string, door *access.Door, table *job.Table, log zerolog.Logger) (*grpc.Server, error) {
+func (c *Command) newServer(state string, door *access.Door, table *job.Table, policy Policy,
+	log zerolog.Logger) (*grpc.Server, error) {
 	tls, err := access.ServerTLS(access.CertDir(state), func(err error) {
 		log.Err(err).Msg("certificates changed")
 	})
@@ -151,7 +179,7 @@ func (c *Command) newServer(state string, door *access.Door, table *job.Table, l
 		grpc.Creds(door.Credentials(tls)), grpc.StatsHandler(door.Intake()),
 		grpc.ChainUnaryInterceptor(shortenUnary, guard.Unary),
 		grpc.ChainStreamInterceptor(shortenStream, guard.Stream))...)
-	telev1.RegisterJobServiceServer(server, &service{table: table, hostNetwork: c.AllowHostNetwork,
+	telev1.RegisterJobServiceServer(server, &service{table: table, policy: policy,
 		streams: access.NewCounter(c.MaxStreams), large: make(chan struct{}, largeStreams)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
@@ -174,6 +202,7 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	}
 	log.Info().Str("addr", tcp.Addr().String()).Str("socket", socket).Msg("listening")
 	log.Info().Str("layout", groups.Layout()).Msg("cgroups")
+	log.Info().Str("where", table.ExplainWork()).Msg("work directories")
 	for _, line := range limitations(groups) {
 		log.Warn().Msg(line)
 	}

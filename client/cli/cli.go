@@ -51,6 +51,7 @@ type Commands struct {
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
+	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`
 	Rm     Rm     `cmd:"" help:"Remove ended jobs and their output."`
 	Prune  Prune  `cmd:"" help:"Remove all ended jobs, or those that ended some time ago."`
 }

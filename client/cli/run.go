@@ -21,30 +21,43 @@ type Spec struct {
 	IOWrite    string            `name:"io-write" help:"Disk writes a second (default: 5M)." placeholder:"SIZE" group:"Limits"`
 	Pids       string            `help:"Processes and threads at one time (default: 512)." placeholder:"N" group:"Limits"`
 	Output     string            `name:"output-limit" help:"Output that is kept, like 10M; the job is stopped when it writes more (default: 1G)." placeholder:"SIZE" group:"Limits"`
+	Work       string            `name:"work-size" help:"What fits into the work directory, like 2G (default: the memory limit, or 1G where it is on disk)." placeholder:"SIZE" group:"Limits"`
+	Changes    string            `name:"root-size" help:"What a job may change with --root overlay, like 2G (default: the memory limit)." placeholder:"SIZE" group:"Limits"`
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
+	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
+	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
+	User       string            `help:"Run as this user of the server's machine (default: one of the job's own)." placeholder:"NAME|UID[:GID]"`
 	Net        string            `help:"Network: none or host." enum:"none,host" default:"none"`
 	Command    []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
 }
 
-func (s *Spec) proto() *telev1.JobSpec {
+func (s *Spec) proto() (*telev1.JobSpec, error) {
 	command := s.Command
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output,
-		SeccompLog: s.SeccompLog,
-		Limits:     &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
+	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
+		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog,
+		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
 	}
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST
 	}
-	return spec
+	for _, text := range s.Mount {
+		source, rest, found := strings.Cut(text, ":")
+		target, mode, hasMode := strings.Cut(rest, ":")
+		if !found || source == "" || target == "" || hasMode && mode != "rw" && mode != "ro" {
+			return nil, fmt.Errorf("--mount %s: write it like /data:/data, or /data:/data:rw to let the job write", text)
+		}
+		spec.Mounts = append(spec.Mounts, &telev1.Mount{Source: source, Target: target, Writable: mode == "rw"})
+	}
+	return spec, nil
 }
 
 // warn says in one line which limits do not hold.
@@ -88,17 +101,21 @@ type Run struct {
 
 // Run runs the command.
 func (r *Run) Run(ctx context.Context, streams Streams) error {
+	spec, err := r.proto()
+	if err != nil {
+		return err
+	}
 	c, err := r.dial(streams)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	if r.DryRun {
-		plan, err := c.Plan(ctx, r.proto())
+		plan, err := c.Plan(ctx, spec)
 		fmt.Fprint(streams.Out, plan)
 		return err
 	}
-	job, err := c.Start(ctx, r.proto())
+	job, err := c.Start(ctx, spec)
 	if err != nil {
 		return err
 	}

@@ -20,12 +20,16 @@ type TelerunStart struct{ Spec }
 
 // Run starts the command and prints its id.
 func (s *TelerunStart) Run(ctx context.Context, t *Telerun, streams Streams) error {
+	spec, err := s.proto()
+	if err != nil {
+		return err
+	}
 	c, err := t.dial(streams)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	job, err := c.Start(ctx, s.proto())
+	job, err := c.Start(ctx, spec)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ var rights = map[string][]Role{
 	telev1.JobService_StreamOutput_FullMethodName: anyRole,
 	telev1.JobService_Remove_FullMethodName:       doers,
 	telev1.JobService_Prune_FullMethodName:        doers,
+	telev1.JobService_Diff_FullMethodName:         anyRole,
 
 	healthv1.Health_Check_FullMethodName: anyRole,
 	healthv1.Health_List_FullMethodName:  anyRole,

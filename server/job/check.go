@@ -47,6 +47,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if spec.Cwd != "" && !isPath(spec.Cwd) {
 		return bad("spec.cwd", "%s is no absolute path of at most %d bytes", Quote(spec.Cwd), maxPath)
 	}
+	if err := checkPlaces(spec); err != nil {
+		return err
+	}
 	if _, known := telev1.Network_name[int32(spec.Network)]; !known {
 		return bad("spec.network", "%d is unknown", spec.Network)
 	}

@@ -76,7 +76,7 @@ func planOf(spec *telev1.JobSpec) (*initproc.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return initproc.NewPlan(t.sandbox("fuzz", "/state/jobs/fuzz", firstUID, spec, values, 0))
+	return initproc.NewPlan(t.sandbox("fuzz", "/state/jobs/fuzz", DefaultFirstUID, spec, room{work: 1 << 20, tmp: values.Memory}, places{}, 0))
 }
 
 // Whatever is asked for, the answer is a plan, or a short text that says what is wrong. The strings

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits/cgroup"
+	"github.com/telerun/tele/limits/quota"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
@@ -30,9 +30,12 @@ type Job struct {
 	owner   string
 	key     string // StartRequest.idempotency_key
 	created int64  // nanoseconds since 1970
-	slot    uint32
-	made    chan struct{} // closed when its command runs, or it was found not to
-	done    chan struct{} // closed when it has ended and its record says so
+	uid     uint32 // as holdLocked has counted it
+	// It runs as a user that was asked for, whom others may run as too.
+	namedUser bool
+	overlay   bool          // its root is writable
+	made      chan struct{} // closed when its command runs, or it was found not to
+	done      chan struct{} // closed when it has ended and its record says so
 
 	// While it runs, and then not changed.
 	init  *initproc.Init
@@ -44,10 +47,12 @@ type Job struct {
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
 	refused refusals
+	upper   *os.File // what it changes in its root, while it runs
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
+		overlay: record.Job.Spec.GetRoot() == RootOverlay,
 		created: record.Job.CreatedAt.AsTime().UnixNano(),
 		made:    make(chan struct{}), done: make(chan struct{})}
 }
@@ -263,6 +268,9 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	job.DroppedBytes = uint64(j.log.Dropped())
 	verdict(record, exit, waitErr)
+	if err := j.keepDiff(); err != nil {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
+	}
 	job.EndedAt = now()
 	j.removeWork()
 	wall := uint64(max(0, job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Microseconds())) // the clock may have been set
@@ -277,6 +285,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		err = writeRecord(j.dir, record)
 	}
 	j.table.at("end recorded")
+	j.closeUpper()
 	j.init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, j.group.Delete())
@@ -294,7 +303,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 
 // removeWork removes the work directory when there is nothing in it. It goes before the record says that
 // the job has ended: nobody looks for it afterwards.
-func (j *Job) removeWork() { _ = os.Remove(filepath.Join(j.dir, "work")) }
+func (j *Job) removeWork() { _ = quota.Release(workDir(j.dir), os.Remove) }
 
 // leave lets go of a job that runs on: the server ends, and the next one takes it.
 func (j *Job) leave() {
@@ -303,6 +312,7 @@ func (j *Job) leave() {
 		timer.Stop()
 	}
 	j.mu.Unlock()
+	j.closeUpper()
 	j.init.Detach()
 	_ = j.log.Close()
 	j.table.release(j)

@@ -200,8 +200,8 @@ func TestStartFailureLeavesNothing(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(table.jobsDir())
-	if err != nil || len(entries) != 0 || len(table.options.Cgroups.List()) != 0 || len(table.slots) != 0 {
-		t.Errorf("left: %v %v %v %v", entries, table.options.Cgroups.List(), table.slots, err)
+	if err != nil || len(entries) != 0 || len(table.options.Cgroups.List()) != 0 || len(table.uids) != 0 {
+		t.Errorf("left: %v %v %v %v", entries, table.options.Cgroups.List(), table.uids, err)
 	}
 }
 

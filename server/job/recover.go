@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits/quota"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
@@ -86,7 +87,6 @@ func (t *Table) recoverJob(j *Job) (running bool, err error) {
 // adopt goes on with a job whose init is there.
 func (t *Table) adopt(j *Job) (err error) {
 	j.group = t.options.Cgroups.Adopt(j.id, j.record.Cgroups)
-	j.slot = j.record.Uid - firstUID
 	t.mu.Lock()
 	t.holdLocked(j)
 	t.mu.Unlock()
@@ -108,6 +108,9 @@ func (t *Table) adopt(j *Job) (err error) {
 		if err := j.setRunning(true); err != nil {
 			return err
 		}
+	}
+	if err := j.openUpper(); err != nil {
+		return err
 	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
 	j.askAgain()
@@ -217,7 +220,13 @@ func removeFiles(dir string) error {
 		if e.Name() == "record" {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		err := error(nil)
+		if path := filepath.Join(dir, e.Name()); path == workDir(dir) {
+			err = quota.Release(path, os.RemoveAll)
+		} else {
+			err = os.RemoveAll(path)
+		}
+		if err != nil {
 			return err
 		}
 	}

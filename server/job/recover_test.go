@@ -312,7 +312,7 @@ func crash() {
 	if err != nil {
 		panic(err)
 	}
-	table, err := Open(Options{StateDir: os.Getenv("TELE_TEST_STATE"), Cgroups: groups, Most: noLimits})
+	table, err := Open(Options{StateDir: os.Getenv("TELE_TEST_STATE"), Cgroups: groups, Most: noLimits, Work: WorkDisk})
 	if err != nil {
 		panic(err)
 	}

@@ -67,7 +67,7 @@ func TestRefusedIsBounded(t *testing.T) {
 
 // Counts go on under the next server; a running job shows them.
 func TestRefusedTakeOver(t *testing.T) {
-	table := open(t)
+	table := with(t, open(t), func(o *Options) { o.Work = WorkDisk }) // the test writes there
 	j := begin(t, table, calls(`libc.umount2(b"/", 0)`, `libc.umount2(b"/", 0)`, `print("ready", flush=True)`,
 		`while not os.path.exists("go"): time.sleep(0.01)`, `libc.umount2(b"/", 0)`))
 	firstOutput(t, j)

@@ -84,11 +84,14 @@ func (j *Job) outputStatus() *telev1.LimitStatus {
 		How: "the server stops the job when its output files have " + text}
 }
 
+// Check finds what is wrong with a request by looking at it alone.
+func Check(spec *telev1.JobSpec) error { return checkSpec(spec) }
+
 // environment is what the command gets: nothing of the server's own.
-func environment(id, home string, asked map[string]string) []string {
+func environment(id, home, user string, asked map[string]string) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME": home, "USER": "job",
+		"HOME": home, "USER": user,
 	}
 	for key, value := range asked {
 		env[key] = value

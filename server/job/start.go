@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
@@ -41,10 +42,22 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
 		return nil, err
 	}
+	room, err := t.roomFor(spec, values)
+	if err != nil {
+		return nil, err
+	}
+	where, err := t.findPlaces(spec)
+	if err != nil {
+		return nil, err
+	}
 	id := newID()
 	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
+	if where.user != nil {
+		j.record.Uid = where.user.UID
+	}
+	j.namedUser = where.user != nil
 	for {
 		earlier, err := t.reserve(j)
 		if err != nil {
@@ -58,7 +71,7 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 		}
 	}
 	defer close(j.made)
-	if err := j.start(ctx, values); err != nil {
+	if err := j.start(ctx, values, room, where); err != nil {
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
@@ -94,28 +107,43 @@ func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	room, err := t.roomFor(spec, values)
+	if err != nil {
+		return "", err
+	}
+	where, err := t.findPlaces(spec)
+	if err != nil {
+		return "", err
+	}
 	id := "dryrun"
-	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), firstUID, spec, values, 0))
+	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), t.options.FirstUID, spec, room, where, 0))
 	if err != nil {
 		return "", err
 	}
 	return plan.String(), nil
 }
 
-func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values limits.Limits,
-	join int) initproc.Spec {
+func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room room, where places, join int) initproc.Spec {
+	name, gid := where.whom(uid)
 	s := initproc.Spec{
-		Hostname: id, UID: uid, GID: uid, Work: filepath.Join(dir, "work"),
+		Hostname: id, UID: uid, GID: gid, WorkSize: room.work, TmpSize: room.tmp,
 		Anchor: t.anchor(), Hide: t.hide, UserNamespace: !t.root, Join: join,
-		Command: spec.Command, Env: environment(id, initproc.Home, spec.Env), Cwd: spec.Cwd,
+		Command: spec.Command, Env: environment(id, initproc.Home, name, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
+	}
+	s.Mounts = where.mounts
+	if where.root != "" {
+		s.Root, s.Hide = where.root, nil // what is hidden is the host's
+	}
+	if spec.Root == RootOverlay {
+		s.Overlay, s.OverlaySize = true, room.root
 	}
 	filter(&s, spec)
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}
-	if values.Memory != limits.Max {
-		s.TmpSize = values.Memory
+	if t.work != WorkTmpfs {
+		s.Work, s.Project = workDir(dir), t.work == WorkQuota
 	}
 	return s
 }
@@ -123,10 +151,11 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, values
 // start goes through everything that a running job has; undo takes back what is there. A server
 // that is killed between two of these steps leaves something half-made, which the next one takes
 // away, or, from where the plan is sent, brings to its end (recover.go).
-func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
+func (j *Job) start(ctx context.Context, values limits.Limits, room room, where places) (err error) {
 	t, job := j.table, j.record.Job
 	t.at("reserved")
-	if err := j.makeDirs(); err != nil {
+	workStatus, err := j.makeDirs(room, where)
+	if err != nil {
 		return err
 	}
 	t.at("directory made")
@@ -139,12 +168,15 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	t.at("output made")
 	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice,
 		ReadDevices: t.readDevices, NoReadDevice: t.noReadDevice}
+	if writable := where.writable(); len(writable) > 0 {
+		request.Devices, request.NoDevice = cgroup.FindDevices(append(writable, t.jobsDir())...)
+	}
 	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
 		return err
 	}
 	defer j.group.CloseStartFiles()
 	t.at("cgroup made")
-	for _, s := range j.group.Status() {
+	for _, s := range slices.Concat(j.group.Status(), []limits.Status{workStatus}, room.memoryStatus()) {
 		if s.WhyNot != "" && job.Spec.Strict {
 			return &LimitError{s}
 		}
@@ -153,7 +185,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	}
 	job.Limits = append(job.Limits, j.outputStatus())
 	join := j.group.JoinFiles()
-	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, values, len(join)))
+	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, room, where, len(join)))
 	if err != nil {
 		return bad("spec.command", "%v", err)
 	}
@@ -166,6 +198,9 @@ func (j *Job) start(ctx context.Context, values limits.Limits) (err error) {
 	}
 	t.at("submitted")
 	if err := j.init.Run(ctx); err != nil {
+		return err
+	}
+	if err := j.openUpper(); err != nil {
 		return err
 	}
 	t.at("running")
@@ -217,22 +252,19 @@ func (j *Job) setRunning(anyway bool) error {
 	return nil
 }
 
-func (j *Job) makeDirs() error {
-	work := filepath.Join(j.dir, "work")
-	for _, dir := range []string{j.dir, work} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
+// makeDirs makes the job's directory, and in it its work directory where that is not in memory.
+func (j *Job) makeDirs(room room, where places) (work limits.Status, err error) {
+	if err := os.Mkdir(j.dir, 0o700); err != nil {
+		return work, err
 	}
-	if !j.table.root {
-		return nil
-	}
-	return os.Chown(work, int(j.record.Uid), int(j.record.Uid))
+	_, gid := where.whom(j.record.Uid)
+	return j.makeWork(room, gid)
 }
 
 // undo takes back a start that failed; the record goes last.
 func (j *Job) undo() error {
 	var errs []error
+	j.closeUpper()
 	if j.init != nil {
 		j.init.Close()
 	}

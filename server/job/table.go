@@ -8,8 +8,8 @@
 // # What is on disk
 //
 // A directory a job, DIR/jobs/ID: record (what is known of it), stdout, stderr and index (its
-// output), work (its work directory). The record is written before init gets its plan, when the
-// command runs, before a stop is carried out, and at the end; what is not in it yet when a server is
+// output), work (its work directory, where that is on disk), changes (what it changed in its root, an
+// overlay). The record is written before init gets its plan, when the command runs, before a stop is carried out, and at the end; what is not in it yet when a server is
 // killed is still in init's socket, its pipes, or the cgroup, and the next server finds it there.
 package job
 
@@ -55,9 +55,14 @@ type Options struct {
 	MaxJobs      int           // running jobs of one owner, 0 is no limit
 	Most         limits.Limits // what a job may ask for
 	MostOutput   int64         // the same for its output, in bytes; 0 is no limit
+	Work         Work          // where work directories are; empty is WorkAuto
+	MostWork     int64         // the most that a job may ask for its work directory on disk, in bytes; 0 is no limit
 	StopWhenFull bool          // stop a job whose output finds no room, instead of letting it wait
 	Retention    Retention
-	Hide         []string // directories of the host that jobs see empty
+	// FirstUID and the UIDs-1 after it are the users, and groups, that jobs run as, each one job's alone
+	// while it lives; UIDs 0 is the default range.
+	FirstUID, UIDs uint32
+	Hide           []string // directories of the host that jobs see empty
 	// Log gets a line for each job that ends, or is taken over from an earlier server.
 	Log zerolog.Logger
 }
@@ -66,7 +71,10 @@ type Options struct {
 type Table struct {
 	options Options
 	hide    []string
+	ownDir  string // the state directory, by the path that no link is on
 	root    bool
+	work    Work   // never WorkAuto
+	whyWork string // in words
 
 	devices, readDevices   []cgroup.Device // the disks behind what jobs write, and what they only read
 	noDevice, noReadDevice string          // why there are none
@@ -82,30 +90,33 @@ type Table struct {
 	mu      sync.Mutex
 	closing bool
 	jobs    map[string]*Job
-	order   []*Job          // the same, oldest first
-	shelf   shelf           // those that have ended
-	keys    map[key]*Job    // by idempotency key, made or being made
-	slots   map[uint32]bool // user ids in use, counted from firstUID
-	slot    uint32          // where the search for the next begins
-	owners  map[string]int  // how many jobs of each owner run
+	order   []*Job         // the same, oldest first
+	shelf   shelf          // those that have ended
+	keys    map[key]*Job   // by idempotency key, made or being made
+	uids    map[uint32]int // how many jobs run as each user
+	nextUID uint32         // where the search for the next begins, counted from FirstUID
+	owners  map[string]int // how many jobs of each owner run
 }
 
 // A key is an owner's idempotency key.
 type key struct{ owner, key string }
 
-// firstUID to firstUID+maxUIDs are the users that jobs run as, each one job's alone while it
-// lives. The range is far from those of people, services and containers.
+// DefaultFirstUID and the DefaultUIDs-1 after it are the users that jobs run as when nothing else is
+// said. The range is far from those of people, services and containers.
 const (
-	firstUID = 0x70000000
-	maxUIDs  = 1 << 16
+	DefaultFirstUID = 0x70000000
+	DefaultUIDs     = 1 << 16
 )
 
 // Open reads what is in the state directory, and takes over the jobs that an earlier server left.
 // Nobody else may have it open (OpenStateDir).
 func Open(o Options) (*Table, error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
-		jobs: map[string]*Job{}, keys: map[key]*Job{}, slots: map[uint32]bool{}, owners: map[string]int{},
+		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
 		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1)}
+	if o.UIDs == 0 {
+		t.options.FirstUID, t.options.UIDs = DefaultFirstUID, DefaultUIDs
+	}
 	t.life, t.leave = context.WithCancelCause(context.Background())
 	for _, dir := range []string{t.jobsDir(), t.anchor()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -115,6 +126,14 @@ func Open(o Options) (*Table, error) {
 	if err := initproc.CheckDevices(); err != nil {
 		return nil, err
 	}
+	if err := t.chooseWork(); err != nil {
+		return nil, err
+	}
+	ownDir, err := filepath.EvalSymlinks(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	t.ownDir = ownDir
 	t.hide = hidden(o.StateDir, o.Hide)
 	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir())
 	t.readDevices, t.noReadDevice = cgroup.FindDevices("/")
@@ -317,33 +336,34 @@ func (t *Table) reserve(j *Job) (earlier *Job, err error) {
 	if t.options.MaxJobs > 0 && t.owners[j.owner] >= t.options.MaxJobs {
 		return nil, ErrTooMany
 	}
-	if !t.takeSlotLocked(j) {
-		return nil, fmt.Errorf("all %d user ids for jobs are in use", maxUIDs)
+	if !j.namedUser && !t.takeUIDLocked(j) {
+		return nil, fmt.Errorf("all %d user ids for jobs are in use", t.options.UIDs)
 	}
 	t.holdLocked(j)
 	return nil, nil
 }
 
-// takeSlotLocked gives the job a user id of its own.
-func (t *Table) takeSlotLocked(j *Job) bool {
-	for range maxUIDs {
-		slot := t.slot
-		t.slot = (t.slot + 1) % maxUIDs
-		if t.slots[slot] {
-			continue
-		}
-		j.slot, j.record.Uid = slot, firstUID+slot
-		if !t.root {
-			j.record.Uid = uint32(os.Getuid())
-		}
+// takeUIDLocked gives the job a user id of its own.
+func (t *Table) takeUIDLocked(j *Job) bool {
+	if !t.root {
+		j.record.Uid = uint32(os.Getuid())
 		return true
+	}
+	for range t.options.UIDs {
+		uid := t.options.FirstUID + t.nextUID
+		t.nextUID = (t.nextUID + 1) % t.options.UIDs
+		if t.uids[uid] == 0 {
+			j.record.Uid = uid
+			return true
+		}
 	}
 	return false
 }
 
 // holdLocked counts a job among those that run, until release.
 func (t *Table) holdLocked(j *Job) {
-	t.slots[j.slot] = true
+	j.uid = j.record.Uid
+	t.uids[j.uid]++
 	t.owners[j.owner]++
 	t.enterKeyLocked(j)
 	t.running.Add(1)
@@ -359,7 +379,9 @@ func (t *Table) enterKeyLocked(j *Job) {
 func (t *Table) release(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.slots, j.slot)
+	if t.uids[j.uid]--; t.uids[j.uid] == 0 {
+		delete(t.uids, j.uid)
+	}
 	if t.owners[j.owner]--; t.owners[j.owner] == 0 {
 		delete(t.owners, j.owner)
 	}

@@ -13,7 +13,7 @@ import (
 // Each job does a known amount of one thing, and what the record says of it is in sensible bounds.
 // Those above are wide: they are for what an interpreter needs to begin, on a slow machine too.
 func TestUsageOfKnownLoads(t *testing.T) {
-	table := open(t)
+	table := with(t, open(t), func(o *Options) { o.Work = WorkDisk })
 	python := func(program string) *telev1.JobSpec {
 		return &telev1.JobSpec{Command: []string{"python3", "-c", program}, Limits: &telev1.Limits{IoWrite: "max"}}
 	}

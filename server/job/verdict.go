@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/telerun/tele/initproc"
@@ -13,6 +14,13 @@ import (
 // verdict says how a job ended, by evidence: what was asked for, what the kernel counted, and the
 // wait status.
 func verdict(record *recordv1.Record, exit initproc.Exit, waitErr error) {
+	if kills := record.Job.Usage.GetOomKills(); kills > 0 && errors.Is(waitErr, initproc.ErrInitGone) {
+		// What fills the memory may be files in it, which no kill frees but that of init.
+		job, code := record.Job, int32(128+unix.SIGKILL)
+		job.Status, job.Reason, job.ExitCode = telev1.JobStatus_JOB_STATUS_FAILED, telev1.Reason_REASON_OOM_KILLED, &code
+		job.Message = fmt.Sprintf("the kernel killed %d of its processes at the memory limit, the sandbox's init among them", kills)
+		return
+	}
 	if waitErr != nil {
 		lost(record.Job, waitErr.Error()+": it was killed from outside, and all processes of the job with it")
 		return

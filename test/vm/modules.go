@@ -10,9 +10,11 @@ import (
 )
 
 // wantedModules is what the guest needs beyond what is built into Debian's cloud kernel: the
-// virtio devices that the runner gives it, its root file system, and what tests of networks use.
+// virtio devices that the runner gives it, its root file system, and what tests of networks and of
+// disks use.
 var wantedModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_console", "virtiofs", "overlay", "veth", "bridge",
+	"loop", "ext4", "quota_v2",
 }
 
 // A module is one kernel module, uncompressed.

@@ -73,7 +73,7 @@ func environment(goEnv map[string]string) []string {
 		// Everything takes the machine longer: tests multiply what they wait for at most.
 		"TELE_TEST_SLOW=10",
 		// What is here, so that a test that needs it may not be skipped.
-		"TELE_REQUIRE=root,cgroup2,blockdev,userns",
+		"TELE_REQUIRE=root,cgroup2,blockdev,userns,loop,quota",
 		"TELE_SCRATCH=/dev/vda",
 		"HOME=/tmp",
 		"VM_RUN=" + os.Getenv("VM_RUN"),

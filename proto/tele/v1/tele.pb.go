@@ -12,8 +12,9 @@
 //   NOT_FOUND            no such job, or not the caller's
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
-//                        BAD_CWD, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
-//                        NOT_ENDED or OUTPUT_REMOVED
+//                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
+//                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
+//                        DIFF_UNKNOWN
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -344,6 +345,64 @@ func (OutputEvent) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
+// ChangeKind is what can happen to a file.
+type ChangeKind int32
+
+const (
+	// Never sent.
+	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
+	// It was not there before.
+	ChangeKind_CHANGE_KIND_ADDED ChangeKind = 1
+	// Its content or its attributes; of a directory, or something in it.
+	ChangeKind_CHANGE_KIND_CHANGED ChangeKind = 2
+	// It is not there any more. A path that was deleted and made anew is
+	// changed, or, a directory, deleted and added.
+	ChangeKind_CHANGE_KIND_DELETED ChangeKind = 3
+)
+
+// Enum value maps for ChangeKind.
+var (
+	ChangeKind_name = map[int32]string{
+		0: "CHANGE_KIND_UNSPECIFIED",
+		1: "CHANGE_KIND_ADDED",
+		2: "CHANGE_KIND_CHANGED",
+		3: "CHANGE_KIND_DELETED",
+	}
+	ChangeKind_value = map[string]int32{
+		"CHANGE_KIND_UNSPECIFIED": 0,
+		"CHANGE_KIND_ADDED":       1,
+		"CHANGE_KIND_CHANGED":     2,
+		"CHANGE_KIND_DELETED":     3,
+	}
+)
+
+func (x ChangeKind) Enum() *ChangeKind {
+	p := new(ChangeKind)
+	*p = x
+	return p
+}
+
+func (x ChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+}
+
+func (ChangeKind) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[5]
+}
+
+func (x ChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeKind.Descriptor instead.
+func (ChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+}
+
 // JobSpec is what the submitter asks for.
 type JobSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -382,7 +441,29 @@ type JobSpec struct {
 	// call then waits for the server, also for the next one while there is none;
 	// all others cost what they always do. The job cannot have a seccomp
 	// listener of its own.
-	SeccompLog    bool `protobuf:"varint,9,opt,name=seccomp_log,json=seccompLog,proto3" json:"seccomp_log,omitempty"`
+	SeccompLog bool `protobuf:"varint,9,opt,name=seccomp_log,json=seccompLog,proto3" json:"seccomp_log,omitempty"`
+	// How much fits into the work directory, a size as in Limits. Empty takes
+	// the server's default: the memory limit where work directories are in
+	// memory, 1G where they are on disk. What held it is in Job.limits, as
+	// "work"; as "tmp" what fits into each of /tmp and /dev/shm.
+	WorkSize string `protobuf:"bytes,10,opt,name=work_size,json=workSize,proto3" json:"work_size,omitempty"`
+	// What the job sees as its root. Empty is the server's own tree, read-only.
+	// "overlay" is a writable view of it: what the job changes is kept apart in
+	// memory, is listed by Diff, and is gone with the job. An absolute path is a
+	// directory of the server's machine, read-only; it needs /dev, /home, /mnt,
+	// /proc and /tmp to mount on. Only as far as the server allows.
+	Root string `protobuf:"bytes,11,opt,name=root,proto3" json:"root,omitempty"`
+	// How much the job may change with "overlay", a size as in Limits. Empty is
+	// the memory limit, in which it is counted. What held it is in Job.limits,
+	// as "root".
+	RootSize string `protobuf:"bytes,12,opt,name=root_size,json=rootSize,proto3" json:"root_size,omitempty"`
+	// What the job sees of the server's machine beside; only as far as the
+	// server allows. At most 64.
+	Mounts []*Mount `protobuf:"bytes,13,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// Whom the job runs as, NAME or UID of the server's machine, with :GID for
+	// another group than the user's own; only as far as the server allows. Empty
+	// is a user of the job's own.
+	User          string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -480,6 +561,107 @@ func (x *JobSpec) GetSeccompLog() bool {
 	return false
 }
 
+func (x *JobSpec) GetWorkSize() string {
+	if x != nil {
+		return x.WorkSize
+	}
+	return ""
+}
+
+func (x *JobSpec) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *JobSpec) GetRootSize() string {
+	if x != nil {
+		return x.RootSize
+	}
+	return ""
+}
+
+func (x *JobSpec) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *JobSpec) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// Mount is a file or directory of the server's machine that a job sees. Both
+// paths are absolute, without "." and ".."; no symbolic link may be on the way.
+type Mount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is on the server's machine.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Where the job sees it: a place that is there in its root, or one below
+	// /tmp or /home/job, which is made. Not below another mount's.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// The job may write to it, as far as its user may.
+	Writable      bool `protobuf:"varint,3,opt,name=writable,proto3" json:"writable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Mount) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Mount) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Mount) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
 // Limits are written as people write them. Sizes are bytes, with an optional
 // suffix K, M, G or T, powers of 1024 as in the kernel's and systemd's files
 // (Ki, Mi, Gi, Ti mean the same). Empty takes the server's default, "max" asks
@@ -503,7 +685,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +697,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +710,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Limits) GetCpu() string {
@@ -569,7 +751,7 @@ func (x *Limits) GetPids() string {
 // LimitStatus is what became of one limit of a job.
 type LimitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cpu, memory, swap, io_read, io_write, pids or output.
+	// cpu, memory, swap, io_read, io_write, pids, work, tmp, root or output.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What was asked for, or the server's default, as in Limits.
 	Asked string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
@@ -589,7 +771,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +783,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +796,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -702,7 +884,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +896,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +909,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Job) GetId() string {
@@ -872,7 +1054,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1066,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1079,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -961,7 +1143,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1155,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1168,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1119,7 +1301,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1313,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1326,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1181,7 +1363,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1375,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1388,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1237,7 +1419,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1431,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1444,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1292,7 +1474,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1486,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1499,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1354,7 +1536,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1548,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1561,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cause) GetKind() string {
@@ -1428,7 +1610,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1622,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1635,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1497,7 +1679,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1691,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1704,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -1555,7 +1737,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1749,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1762,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -1615,7 +1797,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1809,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1822,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -1661,7 +1843,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1855,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1868,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -1707,7 +1889,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1901,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1914,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -1767,7 +1949,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1961,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1974,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -1860,7 +2042,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2054,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2067,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -1941,7 +2123,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2135,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2148,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -1987,7 +2169,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2181,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2194,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -2033,7 +2215,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2227,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2240,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -2081,7 +2263,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2275,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2288,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2123,11 +2305,176 @@ func (x *PruneResponse) GetOutputBytes() uint64 {
 	return 0
 }
 
+// DiffRequest names a job.
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DiffRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+// DiffResponse is what a job has changed in its root.
+type DiffResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by path; at most 10,000 and 2 MiB.
+	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How many more there are; with incomplete, at least.
+	More uint64 `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// There was too much to look at all of it.
+	Incomplete    bool `protobuf:"varint,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DiffResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetMore() uint64 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+// Change is one file or directory that a job has changed.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened to it.
+	Kind ChangeKind `protobuf:"varint,1,opt,name=kind,proto3,enum=tele.v1.ChangeKind" json:"kind,omitempty"`
+	// As the job sees it, absolute; not always UTF-8.
+	Path          []byte `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Change) GetKind() ChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeKind_CHANGE_KIND_UNSPECIFIED
+}
+
+func (x *Change) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x04\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -2138,10 +2485,20 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06strict\x18\a \x01(\bR\x06strict\x12!\n" +
 	"\foutput_limit\x18\b \x01(\tR\voutputLimit\x12\x1f\n" +
 	"\vseccomp_log\x18\t \x01(\bR\n" +
-	"seccompLog\x1a6\n" +
+	"seccompLog\x12\x1b\n" +
+	"\twork_size\x18\n" +
+	" \x01(\tR\bworkSize\x12\x12\n" +
+	"\x04root\x18\v \x01(\tR\x04root\x12\x1b\n" +
+	"\troot_size\x18\f \x01(\tR\brootSize\x12&\n" +
+	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
+	"\x04user\x18\x0e \x01(\tR\x04user\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n" +
+	"\bwritable\x18\x03 \x01(\bR\bwritable\"z\n" +
 	"\x06Limits\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\tR\x03cpu\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\tR\x06memory\x12\x17\n" +
@@ -2284,7 +2641,18 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"older_than\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tolderThan\"K\n" +
 	"\rPruneResponse\x12\x17\n" +
 	"\ajob_ids\x18\x01 \x03(\tR\x06jobIds\x12!\n" +
-	"\foutput_bytes\x18\x02 \x01(\x04R\voutputBytes*F\n" +
+	"\foutput_bytes\x18\x02 \x01(\x04R\voutputBytes\"$\n" +
+	"\vDiffRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"m\n" +
+	"\fDiffResponse\x12)\n" +
+	"\achanges\x18\x01 \x03(\v2\x0f.tele.v1.ChangeR\achanges\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\x04R\x04more\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x03 \x01(\bR\n" +
+	"incomplete\"E\n" +
+	"\x06Change\x12'\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x13.tele.v1.ChangeKindR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path*F\n" +
 	"\aNetwork\x12\x17\n" +
 	"\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fNETWORK_NONE\x10\x01\x12\x10\n" +
@@ -2312,7 +2680,13 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x14OUTPUT_STREAM_STDERR\x10\x02*K\n" +
 	"\vOutputEvent\x12\x1c\n" +
 	"\x18OUTPUT_EVENT_UNSPECIFIED\x10\x00\x12\x1e\n" +
-	"\x1aOUTPUT_EVENT_LIMIT_REACHED\x10\x012\xd7\x03\n" +
+	"\x1aOUTPUT_EVENT_LIMIT_REACHED\x10\x01*r\n" +
+	"\n" +
+	"ChangeKind\x12\x1b\n" +
+	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
+	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\x8c\x04\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -2322,7 +2696,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
-	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
+	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponse\x123\n" +
+	"\x04Diff\x12\x14.tele.v1.DiffRequest\x1a\x15.tele.v1.DiffResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
 
 var (
 	file_tele_v1_tele_proto_rawDescOnce sync.Once
@@ -2336,92 +2711,102 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
 	(OutputStream)(0),             // 3: tele.v1.OutputStream
 	(OutputEvent)(0),              // 4: tele.v1.OutputEvent
-	(*JobSpec)(nil),               // 5: tele.v1.JobSpec
-	(*Limits)(nil),                // 6: tele.v1.Limits
-	(*LimitStatus)(nil),           // 7: tele.v1.LimitStatus
-	(*Job)(nil),                   // 8: tele.v1.Job
-	(*RefusedCall)(nil),           // 9: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 10: tele.v1.Usage
-	(*StartRequest)(nil),          // 11: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 12: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 13: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 14: tele.v1.GetResponse
-	(*Cause)(nil),                 // 15: tele.v1.Cause
-	(*ListRequest)(nil),           // 16: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 17: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 18: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 19: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 20: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 21: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 22: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 23: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 24: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 25: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 26: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 27: tele.v1.PruneResponse
-	nil,                           // 28: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(ChangeKind)(0),               // 5: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 6: tele.v1.JobSpec
+	(*Mount)(nil),                 // 7: tele.v1.Mount
+	(*Limits)(nil),                // 8: tele.v1.Limits
+	(*LimitStatus)(nil),           // 9: tele.v1.LimitStatus
+	(*Job)(nil),                   // 10: tele.v1.Job
+	(*RefusedCall)(nil),           // 11: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 12: tele.v1.Usage
+	(*StartRequest)(nil),          // 13: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 14: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 15: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 16: tele.v1.GetResponse
+	(*Cause)(nil),                 // 17: tele.v1.Cause
+	(*ListRequest)(nil),           // 18: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 19: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 20: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 21: tele.v1.StopResponse
+	(*WaitRequest)(nil),           // 22: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 23: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 24: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 25: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 26: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 27: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 28: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 29: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 30: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 31: tele.v1.DiffResponse
+	(*Change)(nil),                // 32: tele.v1.Change
+	nil,                           // 33: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	28, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	6,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	29, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	33, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	8,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	34, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	5,  // 4: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 5: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 6: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	30, // 7: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	30, // 8: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	30, // 9: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	7,  // 10: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	10, // 11: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	9,  // 12: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	5,  // 13: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	8,  // 14: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	8,  // 15: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	15, // 16: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 17: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	8,  // 18: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	29, // 19: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	8,  // 20: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	8,  // 21: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	3,  // 22: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	3,  // 23: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	30, // 24: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 25: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	4,  // 26: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	8,  // 27: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	29, // 28: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	11, // 29: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	13, // 30: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	16, // 31: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	18, // 32: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	20, // 33: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	22, // 34: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	24, // 35: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	26, // 36: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	12, // 37: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	14, // 38: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	17, // 39: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	19, // 40: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	21, // 41: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	23, // 42: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	25, // 43: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	27, // 44: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	37, // [37:45] is the sub-list for method output_type
-	29, // [29:37] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	6,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	35, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	35, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	35, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	9,  // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	12, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	11, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	6,  // 14: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	10, // 15: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	10, // 16: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	17, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 18: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	10, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	34, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	10, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	10, // 22: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	3,  // 23: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	3,  // 24: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	35, // 25: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 26: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	4,  // 27: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	10, // 28: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	34, // 29: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	32, // 30: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	5,  // 31: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	13, // 32: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	15, // 33: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	18, // 34: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	20, // 35: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	22, // 36: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	24, // 37: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	26, // 38: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	28, // 39: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	30, // 40: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	14, // 41: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	16, // 42: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	19, // 43: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	21, // 44: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	23, // 45: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	25, // 46: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	27, // 47: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	29, // 48: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	31, // 49: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2429,16 +2814,16 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[3].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[17].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   24,
+			NumEnums:      6,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,8 +12,9 @@
 //   NOT_FOUND            no such job, or not the caller's
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
-//                        BAD_CWD, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
-//                        NOT_ENDED or OUTPUT_REMOVED
+//                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
+//                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
+//                        DIFF_UNKNOWN
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -51,6 +52,7 @@ const (
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
 	JobService_Prune_FullMethodName        = "/tele.v1.JobService/Prune"
+	JobService_Diff_FullMethodName         = "/tele.v1.JobService/Diff"
 )
 
 // JobServiceClient is the client API for JobService service.
@@ -90,6 +92,9 @@ type JobServiceClient interface {
 	// Prune removes all of the caller's ended jobs (an admin's: all ended jobs)
 	// that ended before a given age.
 	Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error)
+	// Diff lists what a job with the root "overlay" has changed in it, as it is
+	// now or was at the job's end.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
 }
 
 type jobServiceClient struct {
@@ -189,6 +194,16 @@ func (c *jobServiceClient) Prune(ctx context.Context, in *PruneRequest, opts ...
 	return out, nil
 }
 
+func (c *jobServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffResponse)
+	err := c.cc.Invoke(ctx, JobService_Diff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JobServiceServer is the server API for JobService service.
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
@@ -226,6 +241,9 @@ type JobServiceServer interface {
 	// Prune removes all of the caller's ended jobs (an admin's: all ended jobs)
 	// that ended before a given age.
 	Prune(context.Context, *PruneRequest) (*PruneResponse, error)
+	// Diff lists what a job with the root "overlay" has changed in it, as it is
+	// now or was at the job's end.
+	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
 	mustEmbedUnimplementedJobServiceServer()
 }
 
@@ -259,6 +277,9 @@ func (UnimplementedJobServiceServer) Remove(context.Context, *RemoveRequest) (*R
 }
 func (UnimplementedJobServiceServer) Prune(context.Context, *PruneRequest) (*PruneResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
+}
+func (UnimplementedJobServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
 }
 func (UnimplementedJobServiceServer) mustEmbedUnimplementedJobServiceServer() {}
 func (UnimplementedJobServiceServer) testEmbeddedByValue()                    {}
@@ -418,6 +439,24 @@ func _JobService_Prune_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Diff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Diff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Diff(ctx, req.(*DiffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // JobService_ServiceDesc is the grpc.ServiceDesc for JobService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -452,6 +491,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Prune",
 			Handler:    _JobService_Prune_Handler,
+		},
+		{
+			MethodName: "Diff",
+			Handler:    _JobService_Diff_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
