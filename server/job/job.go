@@ -275,14 +275,9 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.removeWork()
 	wall := uint64(max(0, job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Microseconds())) // the clock may have been set
 	job.Usage.WallUsec = &wall
-	err := writeRecord(j.dir, record)
-	for noSpace(err) {
-		select {
-		case <-j.table.space.Freed():
-		case <-j.table.life.Done():
-			return false
-		}
-		err = writeRecord(j.dir, record)
+	err := j.table.writeWhenRoom(j, record)
+	if err == ErrClosing {
+		return false
 	}
 	j.table.at("end recorded")
 	j.closeUpper()

@@ -143,13 +143,60 @@ func (t *Table) recoverLost(j *Job) error {
 	job.EndedAt = now()
 	t.removeGroup(j.id, record.Cgroups)
 	j.removeWork()
-	if err := writeRecord(j.dir, record); err != nil && !noSpace(err) {
-		return err // without room the next server comes to the same verdict
+	err = writeRecord(j.dir, record)
+	if noSpace(err) {
+		t.loseLater(j, record)
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	j.record = record
 	t.logEnd(job, nil)
 	t.enterEnded(j)
 	return nil
+}
+
+// loseLater shows a job that is lost as running until there is room for the record that says so:
+// nobody is told of an end that the next server would not know.
+func (t *Table) loseLater(j *Job, record *recordv1.Record) {
+	j.ending = true
+	j.init = &initproc.Init{PidFD: -1} // for those who would interrupt it
+	j.uid = record.Uid
+	close(j.made)
+	if err := t.space.Add(j.dir); err != nil {
+		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
+	}
+	t.mu.Lock()
+	t.holdLocked(j)
+	t.enterLocked(j)
+	t.mu.Unlock()
+	go func() {
+		if err := t.writeWhenRoom(j, record); err != nil {
+			t.release(j) // the next server comes to the same verdict
+			return
+		}
+		j.mu.Lock()
+		j.record = record
+		j.mu.Unlock()
+		t.logEnd(record.Job, nil)
+		t.shelve(j)
+		close(j.done)
+	}()
+}
+
+// writeWhenRoom writes a record as soon as there is room for it. It fails when the server ends before.
+func (t *Table) writeWhenRoom(j *Job, record *recordv1.Record) error {
+	for {
+		if err := writeRecord(j.dir, record); !noSpace(err) {
+			return err
+		}
+		select {
+		case <-t.space.Freed():
+		case <-t.life.Done():
+			return ErrClosing
+		}
+	}
 }
 
 // enterEnded shows a job that has ended.

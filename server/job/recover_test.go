@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -440,6 +442,44 @@ func TestRecord(t *testing.T) {
 	}
 	if _, err := readRecord(dir); err == nil {
 		t.Error("an empty record was read")
+	}
+}
+
+// A job whose init is gone is not told to be lost before that is on the disk.
+func TestLostWhileTheDiskIsFull(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("sleep 1000"))
+	pid := j.init.Pid
+	full := filepath.Join(j.dir, "record.new")
+	table = with(t, table, func(*Options) {
+		if err := os.Symlink("/dev/full", full); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for !initproc.Gone(initID(j.record)) {
+			runtime.Gosched()
+		}
+	})
+	for range 2 {
+		if job := find(t, table, j.id).Snapshot(); job.EndedAt != nil {
+			t.Errorf("told already: %v", job)
+		}
+		if err := find(t, table, j.id).Stop(unix.SIGTERM, 0, "me"); err != nil {
+			t.Error(err)
+		}
+		table = reopen(t, table)
+	}
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	job := wait(t, find(t, table, j.id))
+	if job.Reason != telev1.Reason_REASON_LOST {
+		t.Errorf("got %v", job)
+	}
+	if next := find(t, reopen(t, table), j.id).Snapshot(); !proto.Equal(next, job) {
+		t.Errorf("the next server has %v; it was %v", next, job)
 	}
 }
 
