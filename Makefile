@@ -4,7 +4,7 @@ PREFIX  := /usr/local
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
 BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION)'
 
-.PHONY: help build install proto test test-vm test-systemd race fuzz lint check generated reproducible demo clean tools
+.PHONY: help build install proto test test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -74,6 +74,14 @@ reproducible:
 
 demo: build ## see tele at work
 	go run ./test/demo
+
+# Both on tmpfs and on ext4, which is full in another way.
+chaos: build ## kill, cut and fill everything for some minutes, with CHAOS="--seed N"
+	go run ./test/chaos --disk tmpfs --time 3m $(CHAOS)
+	go run ./test/chaos --disk ext4 --time 3m $(CHAOS)
+
+chaos-short: build ## the same for some seconds
+	go run ./test/chaos --time 12s $(CHAOS)
 
 clean: ## remove what was built
 	rm -rf bin build
