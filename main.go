@@ -17,6 +17,7 @@ import (
 	"github.com/telerun/tele/client/cli"
 	"github.com/telerun/tele/server"
 	"github.com/telerun/tele/server/access"
+	"github.com/telerun/tele/server/doctor"
 )
 
 // version is set by the linker.
@@ -26,9 +27,10 @@ var version = "unknown"
 type commandLine struct {
 	Serve server.Command `cmd:"" help:"Be the server."`
 	cli.Commands
-	Certs   access.Certs `cmd:"" help:"Issue and show certificates."`
-	Links   cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
-	Version versionCmd   `cmd:"" help:"Print the version."`
+	Doctor  doctor.Command `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
+	Certs   access.Certs   `cmd:"" help:"Issue and show certificates."`
+	Links   cli.Links      `cmd:"" help:"Make the links by which tele is also called."`
+	Version versionCmd     `cmd:"" help:"Print the version."`
 }
 
 type versionCmd struct{}
@@ -46,6 +48,8 @@ func run(args []string) int {
 	args = args[1:]
 	var grammar any = &commandLine{}
 	switch command, isLink := strings.CutPrefix(name, "tele-"); {
+	case name == doctor.ProbeName:
+		return doctor.Probe(args)
 	case name == "telerun":
 		grammar = &cli.Telerun{}
 	case name == "teleworker":
@@ -70,7 +74,11 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: %v (see %s --help)\n", name, err, helpOf(name, err))
 		return 125
 	}
-	code, message := cli.Exit(parsed.Run(grammar), address(parsed))
+	err = parsed.Run(grammar)
+	if errors.Is(err, doctor.ErrFailed) {
+		return 1
+	}
+	code, message := cli.Exit(err, address(parsed))
 	if message != "" {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
 	}

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	commands := map[string]func(){}
-	for _, name := range []string{"tele", "telerun", "teleworker", "tele-run", "tele-status", "tele-logs"} {
+	for _, name := range []string{"tele", "telerun", "teleworker", "tele-run", "tele-status", "tele-logs", "tele-probe"} {
 		commands[name] = func() { os.Exit(run(append([]string{name}, os.Args[1:]...))) }
 	}
 	testscript.Main(m, commands)

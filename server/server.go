@@ -19,6 +19,7 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/access"
+	"github.com/telerun/tele/server/doctor"
 	"github.com/telerun/tele/server/job"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -214,6 +215,7 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	if err := manager.ready("listening on " + tcp.Addr().String()); err != nil {
 		log.Warn().Err(err).Msg("nobody knows that this server is ready")
 	}
+	checkUp(state, groups, log)
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -230,6 +232,16 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	server.GracefulStop()
 	timer.Stop()
 	return err
+}
+
+// checkUp looks at the machine as tele doctor does, without its probes, and says the outcome in a line.
+func checkUp(state string, groups *cgroup.Manager, log zerolog.Logger) {
+	report := doctor.Look(state, groups)
+	event := log.Info()
+	if failed := report.Names(doctor.Fail); failed != "" {
+		event = log.Warn().Str("fail", failed)
+	}
+	event.Str("outcome", report.Summary()).Msg("looked at this machine; tele doctor says more, and proves the walls")
 }
 
 // limitations are what this server cannot do here, a line each.
