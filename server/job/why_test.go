@@ -140,16 +140,16 @@ Give it a larger --output-limit, or let it write less or to a file.`},
 		}
 	})
 	t.Run("running near its limits", func(t *testing.T) {
-		s := python("import time\nx = b'x' * (95 << 20)\nprint('ready', flush=True)\ntime.sleep(1000)",
-			func(s *telev1.JobSpec) { s.Limits.Memory = "100M"; s.Timeout = durationpb.New(time.Hour) })
+		s := python("import time\nx = b'x' * (182 << 20)\nprint('ready', flush=True)\ntime.sleep(1000)",
+			func(s *telev1.JobSpec) { s.Limits.Memory = "200M"; s.Timeout = durationpb.New(time.Hour) })
 		j := begin(t, table, s)
 		firstOutput(t, j)
 		job, cause := j.Explain()
-		if job.Usage.GetMemoryPeakBytes() < 95<<20 {
+		if job.Usage.GetMemoryPeakBytes() < 182<<20 {
 			t.Errorf("the usage so far: %v", job.Usage)
 		}
 		text := causeText(cause)
-		for _, want := range []string{"running: it is running, for TIME\nits timeout of 1h0m0s comes in ", "near its memory limit, at most so far: SIZE of 100M"} {
+		for _, want := range []string{"running: it is running, for TIME\nits timeout of 1h0m0s comes in ", "near its memory limit, at most so far: SIZE of 200M"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("got %s", text)
 			}
