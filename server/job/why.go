@@ -10,7 +10,6 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // This file answers "why did my job end so": one cause, what is known that points to it, and what
@@ -23,36 +22,12 @@ func (j *Job) Explain() (*telev1.Job, *telev1.Cause) {
 		job = proto.Clone(job).(*telev1.Job)
 		job.Usage = usageOf(j.group.Usage(), initproc.Exit{})
 	}
-	return job, explain(job, refusedCalls(job), time.Now())
-}
-
-// A refusedCall is a system call that the job's filter refused.
-type refusedCall struct {
-	name  string
-	count uint64
-	errno unix.Errno
-}
-
-// refusedCalls reads Job.refused, by name: a server without the filter has no such field.
-func refusedCalls(job *telev1.Job) []refusedCall {
-	m := job.ProtoReflect()
-	field := m.Descriptor().Fields().ByName("refused")
-	if field == nil || !field.IsList() || field.Message() == nil {
-		return nil
-	}
-	var calls []refusedCall
-	list := m.Get(field).List()
-	for i := range list.Len() {
-		c := list.Get(i).Message()
-		get := func(name protoreflect.Name) protoreflect.Value { return c.Get(c.Descriptor().Fields().ByName(name)) }
-		calls = append(calls, refusedCall{get("call").String(), get("count").Uint(), unix.Errno(get("errno").Int())})
-	}
-	return calls
+	return job, explain(job, time.Now())
 }
 
 // explain comes to the cause by what is in the record alone; the first that fits counts, from what
 // tele did itself to what it can only guess.
-func explain(job *telev1.Job, refused []refusedCall, now time.Time) *telev1.Cause {
+func explain(job *telev1.Job, now time.Time) *telev1.Cause {
 	c := &cause{job: job, usage: job.GetUsage()}
 	if c.usage == nil {
 		c.usage = &telev1.Usage{}
@@ -72,8 +47,8 @@ func explain(job *telev1.Job, refused []refusedCall, now time.Time) *telev1.Caus
 		c.output()
 	case job.Reason == telev1.Reason_REASON_OOM_KILLED:
 		c.oom()
-	case failed && (len(refused) > 0 || unix.Signal(job.Signal) == unix.SIGSYS):
-		c.refused(refused)
+	case failed && (len(job.Refused) > 0 || unix.Signal(job.Signal) == unix.SIGSYS):
+		c.refused(job.Refused)
 	case failed && c.usage.GetPidsLimitHits() > 0:
 		c.pids()
 	case job.Signal != 0:
@@ -195,7 +170,7 @@ func (c *cause) oom() {
 	c.add("%s", c.ending())
 }
 
-func (c *cause) refused(calls []refusedCall) {
+func (c *cause) refused(calls []*telev1.RefusedCall) {
 	if len(calls) == 0 {
 		c.is("refused_call", "it made a system call that its sandbox refuses")
 		c.add("%s", c.ending())
@@ -204,10 +179,10 @@ func (c *cause) refused(calls []refusedCall) {
 	}
 	var names []string
 	for _, call := range calls {
-		names = append(names, call.name)
-		text := fmt.Sprintf("%s was refused %s", call.name, number(call.count, "time", "times"))
-		if call.errno != 0 {
-			text += ", with " + unix.ErrnoName(call.errno)
+		names = append(names, call.Call)
+		text := fmt.Sprintf("%s was refused %s", call.Call, number(call.Count, "time", "times"))
+		if call.Errno != 0 {
+			text += ", with " + unix.ErrnoName(unix.Errno(call.Errno))
 		}
 		c.add("%s", text)
 	}

@@ -120,6 +120,14 @@ Give it a larger --output-limit, or let it write less or to a file.`},
 			t.Errorf("got %v", cause)
 		}
 	})
+	t.Run("refused call", func(t *testing.T) {
+		_, cause := whyOf(t, table, python("import ctypes\nif ctypes.CDLL(None, use_errno=True).unshare(0x10000000): exit(3)",
+			func(s *telev1.JobSpec) { s.SeccompLog = true }))
+		if cause.Kind != "refused_call" || !strings.HasPrefix(cause.Title, "it failed after its sandbox refused it unshare") ||
+			!strings.HasSuffix(cause.Evidence[0], "was refused 1 time, with EPERM") {
+			t.Errorf("got %v", cause)
+		}
+	})
 	t.Run("stopped", func(t *testing.T) {
 		for script, how := range map[string]string{
 			"echo ready; exec sleep 1000":                            "it was ended by signal 15 (SIGTERM)",
@@ -180,9 +188,8 @@ func TestWhyOfRecords(t *testing.T) {
 		return j
 	}
 	for _, test := range []struct {
-		job     *telev1.Job
-		refused []refusedCall
-		want    string
+		job  *telev1.Job
+		want string
 	}{
 		{job: job(telev1.Reason_REASON_OOM_KILLED, func(j *telev1.Job) {
 			j.Usage = &telev1.Usage{OomKills: n(2), MemoryPeakBytes: n(100 << 20)}
@@ -194,8 +201,9 @@ the kernel counted N killed for want of memory
 it was ended by signal 9 (SIGKILL)
 it ran for TIME
 Run fewer jobs at a time, with lower --memory, or give the machine more memory.`},
-		{job: job(telev1.Reason_REASON_EXITED, func(*telev1.Job) {}),
-			refused: []refusedCall{{"mount", 3, unix.EPERM}, {"others", 1, 0}},
+		{job: job(telev1.Reason_REASON_EXITED, func(j *telev1.Job) {
+			j.Refused = []*telev1.RefusedCall{{Call: "mount", Count: 3, Errno: int32(unix.EPERM)}, {Call: "others", Count: 1}}
+		}),
 			want: `refused_call: it failed after its sandbox refused it mount, others
 mount was refused 3 times, with EPERM
 others was refused 1 time
@@ -207,7 +215,9 @@ A job is not given these system calls; let the program do without them.`},
 it was ended by signal 31 (SIGSYS)
 it ran for TIME
 Run it with --seccomp-log to learn which call it was.`},
-		{job: job(telev1.Reason_REASON_EXITED, func(j *telev1.Job) { j.ExitCode = proto.Int32(0) }), refused: []refusedCall{{"mount", 3, unix.EPERM}},
+		{job: job(telev1.Reason_REASON_EXITED, func(j *telev1.Job) {
+			j.ExitCode, j.Refused = proto.Int32(0), []*telev1.RefusedCall{{Call: "mount", Count: 3, Errno: int32(unix.EPERM)}}
+		}),
 			want: "success: it did what it was to do: its command exited with code 0\nit ran for TIME\n"},
 		{job: job(telev1.Reason_REASON_EXITED, func(j *telev1.Job) { j.Usage.PidsLimitHits = n(4) }),
 			want: `pids_limit: it failed after it wanted more processes and threads than it may have
@@ -246,7 +256,7 @@ the CPU limit has held it back for TIME in all
 See what it writes: tele logs ID`},
 		{job: job(0, func(j *telev1.Job) { j.EndedAt = nil }), want: "running: it is running, for TIME\nit is near none of its limits\nSee what it writes: tele logs ID"},
 	} {
-		got := strings.ReplaceAll(causeText(explain(test.job, test.refused, start.Add(10*time.Second))), "has held it back for 5s", "has held it back for TIME")
+		got := strings.ReplaceAll(causeText(explain(test.job, start.Add(10*time.Second))), "has held it back for 5s", "has held it back for TIME")
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
