@@ -110,6 +110,10 @@ var walls = []struct {
 
 // verdict is a pass with what is good, unless something is bad.
 func verdict(bad []string, good string) (Verdict, string) {
+	const most = 4
+	if len(bad) > most {
+		bad = append(bad[:most:most], fmt.Sprintf("and %d more", len(bad)-most))
+	}
 	if len(bad) > 0 {
 		return Fail, strings.Join(bad, "; ")
 	}
@@ -331,7 +335,8 @@ func environment(facts) (Verdict, string) {
 	return verdict(bad, "nothing of the server's")
 }
 
-// descriptors: beside 0, 1 and 2 there are those that the Go runtime makes for itself.
+// descriptors: beside 0, 1 and 2 there are those that the Go runtime has for itself, also into the
+// CPU's cgroup where that is in sight.
 func descriptors(facts) (Verdict, string) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -340,7 +345,8 @@ func descriptors(facts) (Verdict, string) {
 	var bad []string
 	for _, e := range entries {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if n, _ := strconv.Atoi(e.Name()); n > 2 && err == nil && !strings.HasPrefix(to, "anon_inode:") && !strings.HasPrefix(to, "/proc/") {
+		if n, _ := strconv.Atoi(e.Name()); n > 2 && err == nil && !strings.HasPrefix(to, "anon_inode:") &&
+			!strings.HasPrefix(to, "/proc/") && !strings.HasPrefix(to, "/sys/fs/cgroup/") {
 			bad = append(bad, e.Name()+" is "+to)
 		}
 	}
