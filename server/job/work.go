@@ -101,8 +101,8 @@ func (t *Table) roomFor(spec *telev1.JobSpec, values limits.Limits) (r room, err
 		}
 		return r, nil
 	}
-	if r.work, err = limits.Parse(limits.Work, spec.WorkSize); err != nil {
-		return r, bad("spec.work_size", "%v", err)
+	if r.work, err = parseSize("spec.work_size", limits.Work, spec.WorkSize); err != nil {
+		return r, err
 	}
 	if r.work > most {
 		return r, bad("spec.work_size", "%v", &limits.Error{Name: limits.Work, Text: spec.WorkSize,
@@ -159,9 +159,16 @@ func (t *Table) roomForChanges(spec *telev1.JobSpec, memory int64) (int64, error
 	case spec.RootSize == "" || spec.RootSize == "max":
 		return memory, nil
 	}
-	value, err := limits.Parse(limits.Root, spec.RootSize)
+	return parseSize("spec.root_size", limits.Root, spec.RootSize)
+}
+
+func parseSize(field string, name limits.Name, text string) (int64, error) {
+	if len(text) > maxLimitText {
+		return 0, bad(field, "has %d bytes, the most is %d", len(text), maxLimitText)
+	}
+	value, err := limits.Parse(name, text)
 	if err != nil {
-		return 0, bad("spec.root_size", "%v", err)
+		return 0, bad(field, "%v", err)
 	}
 	return value, nil
 }
