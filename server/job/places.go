@@ -101,6 +101,7 @@ func parseID(text string) (uint32, bool) {
 type places struct {
 	user   *User // nil for one of the range
 	root   string
+	hide   []string // in that root
 	mounts []initproc.Mount
 }
 
@@ -125,6 +126,10 @@ func (t *Table) findPlaces(spec *telev1.JobSpec) (p places, err error) {
 			return p, err
 		}
 		p.root = spec.Root
+		// Whoever works in such a tree has often mounted the kernel's own file systems in it.
+		if isDir, err := t.look(path.Join(spec.Root, "sys")); err == nil && isDir {
+			p.hide = []string{"/sys"}
+		}
 	}
 	for _, m := range spec.Mounts {
 		isDir, err := t.look(m.Source)

@@ -84,7 +84,7 @@ func TestMountsAndRoot(t *testing.T) {
 	if err := os.Symlink(data, data+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"dev", "home", "mnt", "proc", "usr"} {
+	for _, name := range []string{"dev", "home", "mnt", "proc", "usr", "sys/kernel"} {
 		if err := os.MkdirAll(filepath.Join(image, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestMountsAndRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	spec := sh("cat /tmp/data/file; touch /tmp/data/new && echo wrote; ls -d /etc")
+	spec := sh("cat /tmp/data/file; touch /tmp/data/new && echo wrote; ls /sys; ls -d /etc")
 	spec.User, spec.Root = "root", image
 	spec.Mounts = []*telev1.Mount{{Source: "/usr", Target: "/usr"}, {Source: data, Target: "/tmp/data", Writable: true}}
 	var request *BadRequest
@@ -105,7 +105,7 @@ func TestMountsAndRoot(t *testing.T) {
 	if err := os.Mkdir(image+"/tmp", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, out := run(t, table, spec); !strings.HasPrefix(out, "content\nwrote\n") || !strings.Contains(out, "/etc': No such file") {
+	if _, out := run(t, table, spec); !strings.HasPrefix(out, "content\nwrote\nls: ") || !strings.Contains(out, "/etc': No such file") {
 		t.Errorf("got %q", out)
 	}
 	state := table.options.StateDir

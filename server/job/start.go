@@ -133,7 +133,7 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room r
 	}
 	s.Mounts = where.mounts
 	if where.root != "" {
-		s.Root, s.Hide = where.root, nil // what is hidden is the host's
+		s.Root, s.Hide = where.root, where.hide
 	}
 	if spec.Root == RootOverlay {
 		s.Overlay, s.OverlaySize = true, room.root
