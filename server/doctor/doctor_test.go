@@ -15,6 +15,7 @@ import (
 	"github.com/telerun/tele/server/access"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // TestMain is the tests, or in a job of theirs a probe.
@@ -131,14 +132,18 @@ func TestJudges(t *testing.T) {
 	job := func(reason telev1.Reason, u *telev1.Usage) *telev1.Job {
 		return &telev1.Job{Reason: reason, Usage: u, Message: "exited with code 0", StdoutBytes: 1 << 16}
 	}
+	spun := func(cpu, throttled uint64) *telev1.Job { // within a second
+		return &telev1.Job{CreatedAt: timestamppb.New(time.Unix(1, 0)), EndedAt: timestamppb.New(time.Unix(2, 0)),
+			Usage: &telev1.Usage{CpuUsec: n(cpu), ThrottledCount: n(throttled)}}
+	}
 	pair := func(v Verdict, seen string) [2]string { return [2]string{string(v), seen} }
 	for i, test := range []struct {
 		got  [2]string
 		want Verdict
 	}{
-		{pair(judgeCPU(&telev1.Usage{CpuUsec: n(200_000), WallUsec: n(1_000_000), ThrottledCount: n(7)})), Pass},
-		{pair(judgeCPU(&telev1.Usage{CpuUsec: n(900_000), WallUsec: n(1_000_000), ThrottledCount: n(7)})), Fail},
-		{pair(judgeCPU(&telev1.Usage{CpuUsec: n(100_000), WallUsec: n(1_000_000), ThrottledCount: n(0)})), CannotTell},
+		{pair(judgeCPU(spun(200_000, 7))), Pass},
+		{pair(judgeCPU(spun(900_000, 7))), Fail},
+		{pair(judgeCPU(spun(100_000, 0))), CannotTell},
 		{pair(judgeCPU(nil)), CannotTell},
 		{pair(judgeMemory(job(telev1.Reason_REASON_OOM_KILLED, &telev1.Usage{OomKills: n(1)}))), Pass},
 		{pair(judgeMemory(job(telev1.Reason_REASON_EXITED, &telev1.Usage{}))), Fail},
