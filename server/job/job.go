@@ -41,6 +41,8 @@ type Job struct {
 	init  *initproc.Init
 	group *cgroup.Group
 
+	outputEnd sync.Once
+
 	mu      sync.Mutex
 	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
 	ending  bool             // its end was seen: the record is end's alone
@@ -243,12 +245,14 @@ func (j *Job) drain(s output.Stream, pipe *os.File) bool {
 	}
 }
 
-// outputEnds stops a job that wrote more than is kept.
+// outputEnds stops a job that wrote more than is kept; once, however much it goes on to write.
 func (j *Job) outputEnds(cause error) {
-	message := fmt.Sprintf("wrote more output than is kept: %v", cause)
-	if err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
-		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at the output limit")
-	}
+	j.outputEnd.Do(func() {
+		message := fmt.Sprintf("wrote more output than is kept: %v", cause)
+		if err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
+			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at the output limit")
+		}
+	})
 }
 
 // end writes down how the job ended, and takes its sandbox away. In this order: until the record
