@@ -69,7 +69,7 @@ func (p Policy) check() error {
 		}
 		for _, root := range g.Roots {
 			if root != job.RootOverlay && !isClean(root) {
-				return fmt.Errorf("allow.%s.roots: %q is neither overlay nor an absolute path without . and ..", role, root)
+				return fmt.Errorf("allow.%s.roots: %q is neither overlay nor an absolute path with no . or .. in it", role, root)
 			}
 		}
 		for _, mount := range g.Mounts {
