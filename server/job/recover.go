@@ -105,8 +105,11 @@ func (t *Table) adopt(j *Job) (err error) {
 			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
 			return j.undo()
 		}
-		if err := j.setRunning(true); err != nil {
-			return err
+		// Who asks again for this job is told that it runs, so it must not be half-made for a later
+		// server; the start was not told to anybody yet.
+		if err := j.setRunning(); err != nil {
+			t.options.Log.Warn().Str("job", j.id).Err(err).Msg("removing a job whose start could not be recorded")
+			return j.undo()
 		}
 	}
 	if err := j.openUpper(); err != nil {

@@ -168,7 +168,8 @@ func TestStopGoesOn(t *testing.T) {
 // A job whose init was killed is lost, whether a server was there or not; its output is kept.
 func TestInitKilled(t *testing.T) {
 	table := open(t)
-	for name, serverIsThere := range map[string]bool{"with a server": true, "without": false} {
+	for _, name := range []string{"with a server", "without"} { // in this order: the second ends the server
+		serverIsThere := name == "with a server"
 		t.Run(name, func(t *testing.T) {
 			j := begin(t, table, sh("echo ready; exec sleep 1000"))
 			firstOutput(t, j)
@@ -442,6 +443,37 @@ func TestRecord(t *testing.T) {
 	}
 	if _, err := readRecord(dir); err == nil {
 		t.Error("an empty record was read")
+	}
+}
+
+// A job that was cut off before its start was recorded, and cannot be recorded now, is not taken over: a
+// later server would take it for half-made, after somebody was told that it runs.
+func TestTakeOverWhileTheDiskIsFull(t *testing.T) {
+	table := open(t)
+	var j *Job
+	cut := make(chan struct{})
+	table.at = func(step string) {
+		if step != "running" {
+			return
+		}
+		defer close(cut)
+		j = table.keys[key{"me", "k"}]
+		j.init.Detach()
+		_ = j.log.Close()
+		table.release(j)
+		if err := os.Symlink("/dev/full", filepath.Join(j.dir, "record.new")); err != nil {
+			t.Error(err)
+		}
+		runtime.Goexit() // as far as the job can tell, that was the server
+	}
+	go func() { _, _ = table.Start(t.Context(), "me", "k", sh("sleep 1000")) }()
+	<-cut
+	table = reopen(t, table)
+	if _, err := table.Get(j.id, all); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the job is there: %v", err)
+	}
+	if _, err := os.Stat(j.dir); !errors.Is(err, os.ErrNotExist) || !initproc.Gone(initID(j.record)) {
+		t.Errorf("something of it is there: %v", err)
 	}
 }
 

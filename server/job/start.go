@@ -204,7 +204,7 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room, where 
 		return err
 	}
 	t.at("running")
-	if err := j.setRunning(false); err != nil {
+	if err := j.setRunning(); err != nil {
 		return err
 	}
 	t.at("recorded")
@@ -237,15 +237,15 @@ func (j *Job) writeStarted() error {
 	return writeRecord(j.dir, r)
 }
 
-// setRunning says that the command runs, where there is no room for the record only when anyway. From
-// here on a record is not changed, but replaced by a changed copy.
-func (j *Job) setRunning(anyway bool) error {
+// setRunning says that the command runs. From here on a record is not changed, but replaced by a
+// changed copy.
+func (j *Job) setRunning() error {
 	next := proto.Clone(j.record).(*recordv1.Record)
 	next.Job.Status, next.Job.StartedAt = telev1.JobStatus_JOB_STATUS_RUNNING, now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	// A start that fails here is undone, and must not look like one that did not (again).
-	if err := writeRecord(j.dir, next); err != nil && !(anyway && noSpace(err)) {
+	if err := writeRecord(j.dir, next); err != nil {
 		return err
 	}
 	j.record = next
