@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,7 +159,11 @@ func (l *life) answer(id string, err error) {
 
 // excused: an init that was killed before its command ran fails the start.
 func (l *life) excused(err error) bool {
-	return l.world.figures.get("inits killed") > 0 && status.Code(err) == codes.Internal
+	return l.world.figures.get("inits killed") > 0 && initGone(err.Error())
+}
+
+func initGone(text string) bool {
+	return strings.Contains(text, "the sandbox's init is gone") || strings.Contains(text, "to the sandbox's init")
 }
 
 // stop stops the job, through a client that may be killed meanwhile; then another tries.

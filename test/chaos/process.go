@@ -128,7 +128,7 @@ func (l *life) submitByProcess(trouble context.Context, command string) {
 	case p.code != 125:
 		l.wrong("tele %s ended with %d, and there is no job: %s", command, p.code, p.err.String())
 	default: // no server, or an init that was killed
-		if text := p.err.String(); !unreached(text) && !strings.Contains(text, "init is gone") {
+		if text := p.err.String(); !unreached(text) && !initGone(text) {
 			l.wrong("tele %s: %s", command, text)
 		}
 	}
