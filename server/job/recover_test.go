@@ -559,3 +559,26 @@ func TestFailedStartIsNoAnswer(t *testing.T) {
 		t.Errorf("answered with a job that is gone: %v, %v", j, err)
 	}
 }
+
+// A lock that is held for a server that was killed, by an init that it was about to start, is waited
+// for.
+func TestLockOfAKilledServer(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := OpenStateDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := exec.Command("true")
+	if err := killed.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.WriteAt(fmt.Appendln(nil, killed.Process.Pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = lock.Close() }) // later than the first try
+	next, err := OpenStateDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = next.Close()
+}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,8 +56,12 @@ func lockAndCheck(dir string, lock *os.File) error {
 	}
 	// The lock ends with the process, however that ends: flock(2).
 	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	holder, _ := os.ReadFile(lock.Name()) // without it the lock alone counts
+	for until := time.Now().Add(lockGrace); err == unix.EWOULDBLOCK && gone(holder) && time.Now().Before(until); {
+		time.Sleep(lockGrace / 200) // flock(2) waits for ever or not at all
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
 	if err == unix.EWOULDBLOCK {
-		holder, _ := os.ReadFile(lock.Name()) // for the message alone
 		return fmt.Errorf("state directory %s is in use by another server, pid %s (stop that one, or choose another with --state-dir)",
 			dir, strings.TrimSpace(string(holder)))
 	}
@@ -70,6 +75,16 @@ func lockAndCheck(dir string, lock *os.File) error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return checkVersion(filepath.Join(dir, "version"))
+}
+
+// lockGrace is how long to wait for the lock of a server that is gone: it may have forked an init that
+// has not come to its execve(2) yet, and has all its descriptors until then.
+const lockGrace = 5 * time.Second
+
+// gone tells whether the process that a lock names has surely ended.
+func gone(holder []byte) bool {
+	pid, err := strconv.Atoi(strings.TrimSpace(string(holder)))
+	return err == nil && unix.Kill(pid, 0) == unix.ESRCH
 }
 
 // checkVersion reads the version of a state directory, and writes it into a new one.
