@@ -30,12 +30,16 @@ func CheckDevices() error {
 }
 
 // cloneDevices picks up the host's nodes. They are bound and not made: mknod(2) is nobody's in a
-// user namespace. Before the root is covered, where they lie without "nodev".
+// user namespace. Before the root is covered, where they lie without "nodev". A node is written to
+// on a read-only mount, too; what cannot be is the host's inode: its mode, which is its owner's to
+// change when the job is uid 0, and its times.
 func cloneDevices(b *builder) []arg {
 	var nodes []arg
 	for _, node := range deviceNodes {
 		path := "/dev/" + node.name
-		nodes = append(nodes, b.stepResult("clone "+path, unix.SYS_OPEN_TREE, cwdFD, b.string(path), number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)))
+		fd := b.stepResult("clone "+path, unix.SYS_OPEN_TREE, cwdFD, b.string(path), number(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+		setAttributes(b, "make "+path+" read-only", fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+		nodes = append(nodes, fd)
 	}
 	return nodes
 }
