@@ -137,8 +137,9 @@ const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUT
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWTIME
 
 // terminalRequests write into a terminal what its next reader takes for typed: TIOCSTI, and TIOCLINUX
-// by way of the console's selection.
-var terminalRequests = []uint32{unix.TIOCSTI, tioclinux}
+// by way of the console's selection. TIOCSETD loads the module of a line discipline, modems' and radios'
+// of old, and puts it on any terminal, also one of the caller's own (CVE-2017-2636, CVE-2023-6546).
+var terminalRequests = []uint32{unix.TIOCSTI, tioclinux, unix.TIOCSETD}
 
 const tioclinux = 0x541c
 

@@ -120,7 +120,7 @@ func namespaces(flags uint32) string {
 	return strings.Join(list, "|")
 }
 
-var requestNames = map[uint32]string{unix.TIOCSTI: "TIOCSTI", tioclinux: "TIOCLINUX"}
+var requestNames = map[uint32]string{unix.TIOCSTI: "TIOCSTI", tioclinux: "TIOCLINUX", unix.TIOCSETD: "TIOCSETD"}
 
 var familyNames = map[uint32]string{
 	unix.AF_PACKET: "AF_PACKET", unix.AF_KEY: "AF_KEY", unix.AF_RDS: "AF_RDS", unix.AF_CAN: "AF_CAN",

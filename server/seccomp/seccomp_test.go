@@ -125,6 +125,7 @@ var byArgument = []struct {
 	{"ioctl", [6]uint64{0, unix.TIOCSTI}, unix.EPERM},
 	{"ioctl", [6]uint64{0, high | unix.TIOCSTI}, unix.EPERM}, // CVE-2019-10063
 	{"ioctl", [6]uint64{0, high | tioclinux}, unix.EPERM},
+	{"ioctl", [6]uint64{0, unix.TIOCSETD}, unix.EPERM},
 	{"socket", [6]uint64{unix.AF_UNIX}, 0},
 	{"socket", [6]uint64{high | unix.AF_INET}, 0},
 	{"socket", [6]uint64{unix.AF_INET6}, 0},
