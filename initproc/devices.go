@@ -56,7 +56,7 @@ func mountDev(b *builder, s Spec, nodes []arg) {
 	}
 	b.step("make /dev/pts", unix.SYS_MKDIRAT, cwdFD, b.string("dev/pts"), number(0o755))
 	b.mount("mount /dev/pts", "devpts", "dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC,
-		"newinstance,ptmxmode=0666,mode=0620")
+		"newinstance,ptmxmode=0666,mode=0620,max=256") // of the machine's 4096, kernel.pty.max
 	b.step("make /dev/shm", unix.SYS_MKDIRAT, cwdFD, b.string("dev/shm"), number(0o1777))
 	b.mount("mount /dev/shm", "tmpfs", "dev/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s.TmpSize))
 	for _, link := range [][2]string{
