@@ -60,22 +60,13 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	return spec, nil
 }
 
-// warn says in one line which limits do not hold.
+// warn says which limits do not hold, a line each.
 func warn(streams Streams, job *telev1.Job) {
-	var names []string
-	why := ""
 	for _, l := range job.Limits {
 		if l.WhyNot != "" {
-			names, why = append(names, l.Name+" "+l.Asked), l.WhyNot
+			fmt.Fprintf(streams.Err, "tele: warning: limit %s %s is not enforced: %s\n", l.Name, l.Asked, l.WhyNot)
 		}
 	}
-	if len(names) == 0 {
-		return
-	}
-	if len(names) > 1 {
-		why = "tele status -o json " + job.Id + " says why"
-	}
-	fmt.Fprintf(streams.Err, "tele: warning: not enforced: %s (%s)\n", strings.Join(names, ", "), why)
 }
 
 // refused is a refused call for people.
