@@ -132,7 +132,7 @@ func (t *Table) recoverLost(j *Job) error {
 	if err != nil {
 		return err
 	}
-	out, errs := log.Sizes()
+	out, errs := log.Written()
 	_ = log.Close() // it was only looked at
 	record := proto.Clone(j.record).(*recordv1.Record)
 	job := record.Job

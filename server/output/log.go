@@ -208,6 +208,13 @@ func (l *Log) Sizes() (stdout, stderr int64) {
 	return l.last.ends[Stdout], l.last.ends[Stderr]
 }
 
+// Written are Sizes with the bytes that have no record yet for want of room: readers get them later.
+func (l *Log) Written() (stdout, stderr int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.written[Stdout], l.written[Stderr]
+}
+
 // record reads index record i; the one before the first is zero.
 func (l *Log) record(i int64) (record, error) {
 	if i < 0 {

@@ -147,6 +147,9 @@ func TestIndexFull(t *testing.T) {
 	if out, _ := w.log.Sizes(); out != 4 || w.inPipe() != 6 {
 		t.Errorf("readers see %d, the pipe has %d bytes", out, w.inPipe())
 	}
+	if out, _ := w.log.Written(); out != 8 {
+		t.Errorf("written are %d bytes", out)
+	}
 	restore()
 	if n, err := w.log.Drain(Stdout, w.pipe[0]); n != 6 || err != nil {
 		t.Errorf("drained %d, %v", n, err)
