@@ -127,7 +127,7 @@ func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room r
 	name, gid := where.whom(uid)
 	s := initproc.Spec{
 		Hostname: id, UID: uid, GID: gid, WorkSize: room.work, TmpSize: room.tmp,
-		Anchor: t.anchor(), Hide: t.hide, UserNamespace: !t.root, Join: join,
+		Anchor: t.anchor(), Hide: t.hiding(), UserNamespace: !t.root, Join: join,
 		Command: spec.Command, Env: environment(id, initproc.Home, name, spec.Env), Cwd: spec.Cwd,
 		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
 	}

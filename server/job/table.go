@@ -72,6 +72,7 @@ type Table struct {
 	options Options
 	hide    []string
 	ownDir  string // the state directory, by the path that no link is on
+	mounts  mountWatch
 	root    bool
 	work    Work   // never WorkAuto
 	whyWork string // in words
@@ -152,16 +153,13 @@ func (t *Table) anchor() string  { return filepath.Join(t.options.StateDir, "roo
 // does what is covered anyway.
 func hidden(stateDir string, configured []string) []string {
 	var list []string
-	covered := []string{"/tmp", "/var/tmp", "/home", "/dev", "/proc", "/mnt"}
+	covered := slices.Clone(covered)
 	for _, path := range append([]string{stateDir}, configured...) {
 		dir, err := filepath.EvalSymlinks(path)
 		if err != nil {
 			continue
 		}
-		inside := slices.ContainsFunc(covered, func(c string) bool {
-			return dir == c || strings.HasPrefix(dir, c+"/")
-		})
-		if info, err := os.Lstat(dir); err == nil && info.IsDir() && !inside && dir != "/" {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() && !inside(dir, covered) && dir != "/" {
 			list, covered = append(list, dir), append(covered, dir)
 		}
 	}
@@ -289,6 +287,7 @@ func (t *Table) wait() {
 	t.running.Wait()
 	t.leave(ErrClosing)
 	t.keeper.Wait()
+	t.mounts.close()
 }
 
 // close refuses new jobs and returns those that there are.

@@ -1,0 +1,109 @@
+package job
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// interfaces are file systems that show the kernel, its processes or its devices. A job has its own
+// /proc and /dev and no /sys; where the host has another one mounted, in a chroot of its own, say, it
+// is covered like other private places.
+var interfaces = []string{"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs", "bpf",
+	"efivarfs", "pstore", "devtmpfs", "devpts", "mqueue", "fusectl", "binfmt_misc", "resctrl", "selinuxfs", "rpc_pipefs", "nfsd"}
+
+// A mountWatch knows where the host has interfaces mounted now.
+type mountWatch struct {
+	mu    sync.Mutex
+	fd    int // /proc/self/mountinfo, once open; not os's, whose poller would take the news from ours
+	open  bool
+	found []string
+}
+
+// hiding is what a job that starts now sees empty.
+func (t *Table) hiding() []string {
+	list, err := t.mounts.hide(t.hide)
+	if err != nil {
+		t.options.Log.Err(err).Msg("look for other mounts of /proc and the like")
+		return t.hide
+	}
+	return list
+}
+
+// hide returns list with what else is to be covered, in the same order: what holds another after it.
+func (w *mountWatch) hide(list []string) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.lookLocked(); err != nil {
+		return nil, err
+	}
+	var more []string
+	for _, dir := range w.found {
+		if !inside(dir, list) && !inside(dir, covered) && !inside(dir, more) {
+			more = append(more, dir)
+		}
+	}
+	if len(more) == 0 {
+		return list, nil
+	}
+	more = append(more, list...)
+	slices.Sort(more)
+	slices.Reverse(more)
+	return more, nil
+}
+
+// lookLocked reads the mounts when they are not those of the last time, which poll(2) tells at next to
+// no cost (proc(5), /proc/pid/mounts).
+func (w *mountWatch) lookLocked() (err error) {
+	if !w.open {
+		if w.fd, err = unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return &os.PathError{Op: "open", Path: "/proc/self/mountinfo", Err: err}
+		}
+		w.open = true
+	} else {
+		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLPRI}}
+		if n, err := unix.Poll(fds, 0); err == nil && n == 0 {
+			return nil
+		}
+	}
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	w.found = nil
+	for line := range strings.Lines(string(text)) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields, kind := strings.Fields(before), strings.Fields(after)
+		if len(fields) < 5 || len(kind) == 0 || !slices.Contains(interfaces, kind[0]) {
+			continue
+		}
+		dir := unescape.Replace(fields[4])
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() && dir != "/" {
+			w.found = append(w.found, dir)
+		}
+	}
+	slices.Sort(w.found) // what holds another first
+	return nil
+}
+
+// unescape undoes what mountinfo does to a path.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// covered are the places that a job has as its own.
+var covered = []string{"/tmp", "/var/tmp", "/home", "/dev", "/proc", "/mnt"}
+
+func inside(dir string, of []string) bool {
+	return slices.ContainsFunc(of, func(c string) bool { return dir == c || strings.HasPrefix(dir, c+"/") })
+}
+
+func (w *mountWatch) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open {
+		_ = unix.Close(w.fd) // it was looked at
+		w.open = false
+	}
+}
