@@ -311,8 +311,15 @@ func (j *Job) leave() {
 		timer.Stop()
 	}
 	j.mu.Unlock()
+	j.letGo()
+}
+
+// letGo gives back what this server holds of a running job.
+func (j *Job) letGo() {
 	j.closeUpper()
 	j.init.Detach()
-	_ = j.log.Close()
+	if j.log != nil {
+		_ = j.log.Close() // readers go on
+	}
 	j.table.release(j)
 }

@@ -91,6 +91,11 @@ func (t *Table) adopt(j *Job) (err error) {
 	t.holdLocked(j)
 	t.mu.Unlock()
 	defer close(j.made)
+	defer func() {
+		if err != nil { // it is left alone
+			j.letGo()
+		}
+	}()
 	if j.log, err = output.Open(j.dir); err != nil {
 		return err
 	}
@@ -103,13 +108,15 @@ func (t *Table) adopt(j *Job) (err error) {
 		defer cancel()
 		if err := j.init.Await(ctx); err != nil {
 			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
-			return j.undo()
+			t.undoTaken(j)
+			return nil
 		}
 		// Who asks again for this job is told that it runs, so it must not be half-made for a later
 		// server; the start was not told to anybody yet.
 		if err := j.setRunning(); err != nil {
 			t.options.Log.Warn().Str("job", j.id).Err(err).Msg("removing a job whose start could not be recorded")
-			return j.undo()
+			t.undoTaken(j)
+			return nil
 		}
 	}
 	if err := j.openUpper(); err != nil {
@@ -120,6 +127,13 @@ func (t *Table) adopt(j *Job) (err error) {
 	j.watch()
 	t.add(j)
 	return nil
+}
+
+// undoTaken takes back a start that an earlier server made half.
+func (t *Table) undoTaken(j *Job) {
+	if err := j.undo(); err != nil {
+		t.options.Log.Err(err).Str("job", j.id).Msg("take back a start")
+	}
 }
 
 // startTime is how long an init may take for its plan before a server that took it over gives up.
@@ -165,7 +179,6 @@ func (t *Table) recoverLost(j *Job) error {
 func (t *Table) loseLater(j *Job, record *recordv1.Record) {
 	j.ending = true
 	j.init = &initproc.Init{PidFD: -1} // for those who would interrupt it
-	j.uid = record.Uid
 	close(j.made)
 	if err := t.space.Add(j.dir); err != nil {
 		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits/cgroup"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
@@ -581,4 +582,27 @@ func TestLockOfAKilledServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = next.Close()
+}
+
+// A job that cannot be taken over is left alone, and holds up neither the server nor its end.
+func TestLeftAlone(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("exec sleep 1000"))
+	table.Leave()
+	index := filepath.Join(j.dir, "index")
+	if err := os.Rename(index, index+".away"); err != nil {
+		t.Fatal(err)
+	}
+	quiet := with(t, table, func(o *Options) { o.Log = o.Log.Level(zerolog.FatalLevel) })
+	if _, err := quiet.Get(j.id, all); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	quiet.Leave() // would wait for the job for ever
+	if err := os.Rename(index+".away", index); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	if job := find(t, table, j.id).Snapshot(); job.Status != telev1.JobStatus_JOB_STATUS_RUNNING {
+		t.Errorf("got %v", job)
+	}
 }
