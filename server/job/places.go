@@ -21,6 +21,9 @@ func checkPlaces(spec *telev1.JobSpec) error {
 	if spec.Root != "" && spec.Root != RootOverlay && (!clean(spec.Root) || spec.Root == "/") {
 		return bad("spec.root", "%s is neither %s nor an absolute path without . and .. to another root", Quote(spec.Root), RootOverlay)
 	}
+	if len(spec.User) > maxName {
+		return bad("spec.user", "has %d bytes, the most is %d", len(spec.User), maxName)
+	}
 	if len(spec.Mounts) > mostMounts {
 		return bad("spec.mounts", "are %d, the most is %d", len(spec.Mounts), mostMounts)
 	}

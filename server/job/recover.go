@@ -269,7 +269,7 @@ func removeJob(dir string) error {
 	if err := removeFiles(dir); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return removeAll(dir)
 }
 
 // removeFiles removes everything of a job but its record. What is in the work directory belongs to
@@ -285,9 +285,9 @@ func removeFiles(dir string) error {
 		}
 		err := error(nil)
 		if path := filepath.Join(dir, e.Name()); path == workDir(dir) {
-			err = quota.Release(path, os.RemoveAll)
+			err = quota.Release(path, removeAll)
 		} else {
-			err = os.RemoveAll(path)
+			err = removeAll(path)
 		}
 		if err != nil {
 			return err
