@@ -186,6 +186,9 @@ func setIO(dir string, version int, name limits.Name, value int64, r Request) (i
 			why = r.NoReadDevice
 		}
 	}
+	if len(devices) == 0 && value == limits.Max { // none was asked for, and there is none
+		return limits.Max, "", nil
+	}
 	if len(devices) == 0 {
 		return 0, "", fmt.Errorf("no disk to limit: %s", why)
 	}
