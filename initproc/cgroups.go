@@ -51,13 +51,16 @@ func bornToGo(b *builder) {
 	b.tolerate(uint16(unix.EACCES)) // the server's own is higher, and only root may lower it
 }
 
-// toStay gives init its own score back. Lowering it below 0 takes CAP_SYS_RESOURCE, which root in a
+// toStay gives init a score of its own again: with a job's it would be chosen before a small process of
+// the job's own, and the job be lost. Lowering it below 0 takes CAP_SYS_RESOURCE, which root in a
 // container may lack; the sandbox is as tight without it.
 func toStay(b *builder, s Spec) {
-	score := "-1000"
+	scores := []string{"0", "-1000"}
 	if s.UserNamespace {
-		score = "0"
+		scores = scores[:1]
 	}
-	b.step("take init out of the OOM killer's choice", unix.SYS_WRITE, number(fdOOM), b.string(score), number(len(score)))
-	b.tolerate(uint16(unix.EACCES))
+	for _, score := range scores {
+		b.step("take init out of the OOM killer's choice", unix.SYS_WRITE, number(fdOOM), b.string(score), number(len(score)))
+		b.tolerate(uint16(unix.EACCES))
+	}
 }
