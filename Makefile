@@ -1,10 +1,12 @@
 # Everything here needs Go and nothing else; `make` alone lists it.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX  := /usr/local
+# Inits start before the Go runtime (initproc/entry.go).
+ENTRY := -E _tele_entry
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
-BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION)'
+BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION) $(ENTRY)'
 
-.PHONY: help build install proto test test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short clean tools
+.PHONY: help build install proto test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,7 +29,7 @@ proto: tools ## generate the Go code of the API and the records
 tools:
 	@go -C tools build -o ../build/tools/ tool
 
-test: race test-vm ## all tests, on this machine and on pure cgroup v2
+test: race test-entry test-vm ## all tests, on this machine and on pure cgroup v2
 
 test-vm: ## the tests that need a kernel, in virtual machines with pure cgroup v2
 	go run ./test/vm --setup -- /bin/true
@@ -44,6 +46,10 @@ test-systemd: build ## the systemd unit, with systemd as process 1 of a virtual 
 
 race: ## all tests of this machine, with the race detector
 	go test -race ./...
+
+# Test binaries that are entered as bin/tele is; the others' inits start from the package hook.
+test-entry: ## the tests of what inits do, with inits that start before the Go runtime
+	CGO_ENABLED=0 TELE_REQUIRE=$(TELE_REQUIRE),entry go test -ldflags '$(ENTRY)' ./initproc ./server/job .
 
 fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzParse -fuzztime=10s ./limits

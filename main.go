@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/telerun/tele/client/cli"
+	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/server"
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/doctor"
@@ -36,7 +37,12 @@ type commandLine struct {
 type versionCmd struct{}
 
 func (versionCmd) Run(streams cli.Streams) error {
-	_, err := fmt.Fprintf(streams.Out, "tele %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	entry := "package hook" // each start and each job costs more
+	if initproc.EarlyEntry() {
+		entry = "early entry"
+	}
+	_, err := fmt.Fprintf(streams.Out, "tele %s %s %s/%s\ninit: %s\n", version, runtime.Version(), runtime.GOOS,
+		runtime.GOARCH, entry)
 	return err
 }
 

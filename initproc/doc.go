@@ -45,6 +45,9 @@
 //	  | (drains the output, reads the usage)          |
 //	  | SIGKILL ------------------------------------> | and the namespaces with it
 //
+// Init starts before the Go runtime does, or without the linker's flag from this package's
+// initialisation: entry.go.
+//
 // All of it goes over one SOCK_SEQPACKET socket pair, of which init keeps both ends, as it does of
 // the two output pipes (fds.go): a server that dies takes nothing with it.
 package initproc

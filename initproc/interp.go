@@ -3,9 +3,11 @@ package initproc
 // This file is the init: the process with pid 1 in the sandbox's namespaces, root there, and the
 // child that it starts, up to the point where that becomes the command.
 //
-// It keeps to rules that let it run without a Go runtime around it: no allocation, no goroutine,
-// defer, map, interface or string, no call but of its own functions and sys. None of them looks at
-// the stack's limit (nosplit): that is where the runtime leaves its wish to run something else, and
+// It keeps to rules that let it run without a Go runtime around it, as it does where the kernel
+// entered in entry_*.s: no allocation, no goroutine, defer, map, interface or building of strings, no
+// index that the compiler would check, no call but of its own functions and sys. A test in the
+// module's root (entry_test.go) disassembles the program and holds them. None of its functions looks
+// at the stack's limit (nosplit): that is where the runtime leaves its wish to run something else, and
 // in the forked child there is no other thread that could. Memory that is not in a machine is the
 // plan's, by address.
 
@@ -29,7 +31,9 @@ type machine struct {
 	status uint32  // wait status of the command
 	msg    message
 	wait   uint32
-	usage  [18]uint64 // struct rusage
+	asleep uint64         // the signals that it blocks while it waits
+	fds    [3]unix.PollFd // what it waits for
+	answer [18]uint64     // struct stat or struct rusage
 }
 
 const (
@@ -38,6 +42,66 @@ const (
 	stateRunning
 	stateSupervising
 )
+
+// begin is what comes before the first run.
+//
+//go:norace
+//go:nosplit
+func (m *machine) begin() {
+	if !startedByServer() {
+		sys(unix.SYS_WRITE, 2, uintptr(unsafe.Pointer(unsafe.StringData(byHand))), uintptr(len(byHand)), 0, 0, 0)
+		exit(exitTele)
+	}
+	takeSignals()
+}
+
+const byHand = InitName + ": this is the inner part of tele's sandbox and is started by the server alone; " +
+	"to run a command use: tele run -- COMMAND\n"
+
+// startedByServer tells whether there is what a server would have left at fdControl.
+//
+//go:norace
+//go:nosplit
+func startedByServer() bool {
+	var kind int32
+	size := uint32(unsafe.Sizeof(kind))
+	r := sys(unix.SYS_GETSOCKOPT, fdControl, unix.SOL_SOCKET, unix.SO_TYPE, uintptr(unsafe.Pointer(&kind)),
+		uintptr(unsafe.Pointer(&size)), 0)
+	return !failed(r) && kind == unix.SOCK_SEQPACKET
+}
+
+// beforeWait prepares the ppoll(2) that a caller of run makes: it returns how many of fds to wait for.
+// SIGCHLD, which says that a child has ended, comes during it and not at other times.
+//
+//go:norace
+//go:nosplit
+func (m *machine) beforeWait() uintptr {
+	m.asleep = butChild
+	m.await(0, fdControl)
+	m.await(1, fdChild)
+	m.await(2, fdServer)
+	if m.state < stateRunning {
+		return 3
+	}
+	return 2
+}
+
+//go:norace
+//go:nosplit
+func (m *machine) await(i uintptr, fd int32) {
+	p := (*unix.PollFd)(unsafe.Add(unsafe.Pointer(&m.fds), i*unsafe.Sizeof(m.fds[0])))
+	p.Fd, p.Events, p.Revents = fd, unix.POLLIN, 0
+}
+
+// afterWait does not return when the server has ended that had the plan.
+//
+//go:norace
+//go:nosplit
+func (m *machine) afterWait() {
+	if m.fds[2].Revents != 0 && m.fds[0].Revents == 0 {
+		exit(exitTele)
+	}
+}
 
 // run goes on until it has to wait for fdControl or fdChild, or without a plan for fdServer.
 //
@@ -140,14 +204,13 @@ func (m *machine) check() {
 		steps > uint64(m.size) || relocs > uint64(m.size) || h.steps%8 != 0 || h.relocs%4 != 0 {
 		m.refuse(int32(unix.EPROTO))
 	}
-	var stat [18]uint64
 	name := [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'n', 's', '/', 'm', 'n', 't', 0}
 	cwd := unix.AT_FDCWD
-	r := sys(sysFstatat, uintptr(cwd), uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&stat)), 0, 0, 0)
+	r := sys(sysFstatat, uintptr(cwd), uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&m.answer)), 0, 0, 0)
 	if failed(r) {
 		m.refuse(errno(r))
 	}
-	if inode := stat[1]; inode == h.hostMnt {
+	if inode := m.answer[1]; inode == h.hostMnt {
 		m.refuse(int32(unix.EPERM))
 	}
 }
@@ -315,10 +378,10 @@ func (m *machine) tell() {
 		return
 	}
 	m.told = true
-	sys(unix.SYS_GETRUSAGE, ^uintptr(0), uintptr(unsafe.Pointer(&m.usage)), 0, 0, 0, 0)
-	m.msg.userUsec = m.usage[0]*1e6 + m.usage[1]
-	m.msg.systemUsec = m.usage[2]*1e6 + m.usage[3]
-	m.msg.maxRSS = m.usage[4]
+	sys(unix.SYS_GETRUSAGE, ^uintptr(0), uintptr(unsafe.Pointer(&m.answer)), 0, 0, 0, 0)
+	m.msg.userUsec = m.answer[0]*1e6 + m.answer[1]
+	m.msg.systemUsec = m.answer[2]*1e6 + m.answer[3]
+	m.msg.maxRSS = m.answer[4]
 	m.say(msgExit, m.status, 0)
 }
 
