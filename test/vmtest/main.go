@@ -9,7 +9,7 @@
 // theirs, as does the reason of each skipped test. The last line is "N passed, N failed", which
 // counts tests without their subtests; the exit code is 1 when one failed. Flags go to the machine.
 //
-//	VM_PACKAGES  packages, as go list takes them; all with tests, but for those in test/
+//	VM_PACKAGES  packages, as go list takes them; all with tests, but in test/ only test/attacks
 //	VM_RUN       only tests whose names match
 //	VM_TIMEOUT   for each package (15m)
 package main

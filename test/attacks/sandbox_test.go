@@ -1,0 +1,182 @@
+package attacks
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits"
+	"github.com/telerun/tele/limits/cgroup"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/job"
+	"github.com/telerun/tele/server/output"
+	"github.com/telerun/tele/server/seccomp"
+	"golang.org/x/sys/unix"
+)
+
+// A sandbox is one attack's, running.
+type sandbox struct {
+	id     string
+	pid    int           // of the init, on the host
+	ready  func()        // waits for the first of its output
+	output func() string // what was written until its end, for which it waits
+	stop   func()        // kills it
+	wait   func() end
+}
+
+// An end is how an attack ended.
+type end struct {
+	status syscall.WaitStatus
+	oom    bool // it was killed at its memory limit
+	reason telev1.Reason
+	memory int64 // bytes, at the most
+	pids   int64
+}
+
+// A starter makes sandboxes: of a job's user, or of uid 0.
+type starter func(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error)
+
+// asUser starts a job, as the server does.
+func asUser(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
+	j, err := h.table.Start(t.Context(), "attacker", "", spec)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := j.Snapshot()
+	s := &sandbox{id: snapshot.Id}
+	s.wait = func() end {
+		done, err := j.Wait(t.Context())
+		mustDo(t, err)
+		status := syscall.WaitStatus(done.GetExitCode() << 8)
+		if done.Signal != 0 {
+			status = syscall.WaitStatus(done.Signal)
+		}
+		return end{status: status, oom: done.Reason == telev1.Reason_REASON_OOM_KILLED, reason: done.Reason,
+			memory: int64(done.Usage.GetMemoryPeakBytes()), pids: int64(done.Usage.GetPidsPeak())}
+	}
+	s.ready = func() {
+		r, err := j.Output(output.ReadOptions{Follow: true})
+		mustDo(t, err)
+		defer r.Close()
+		_, err = r.Next(t.Context(), make([]byte, 1))
+		mustDo(t, err)
+	}
+	s.output = func() string { return readOutput(t, j) }
+	s.stop = func() { mustDo(t, j.Stop(unix.SIGTERM, 100*time.Millisecond, "the test")) }
+	return s, nil
+}
+
+func readOutput(t *testing.T, j *job.Job) string {
+	t.Helper()
+	r, err := j.Output(output.ReadOptions{Follow: true})
+	mustDo(t, err)
+	defer r.Close()
+	var all strings.Builder
+	buf := make([]byte, 64<<10)
+	for {
+		c, err := r.Next(t.Context(), buf)
+		if err == io.EOF {
+			return all.String()
+		}
+		mustDo(t, err)
+		all.Write(c.Data)
+	}
+}
+
+var serial int // of the sandboxes of uid 0
+
+// asRoot starts a sandbox as the server does, but that its command is uid 0.
+func asRoot(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
+	serial++
+	id := fmt.Sprintf("root%d", serial)
+	dir := filepath.Join(h.state, id)
+	for _, path := range []string{dir, dir + "/work", dir + "/anchor"} {
+		mustDo(t, os.Mkdir(path, 0o700))
+	}
+	values := limits.Default()
+	values.IORead, values.IOWrite = limits.Max, limits.Max
+	for name, text := range map[limits.Name]string{limits.Memory: spec.Limits.GetMemory(), limits.Pids: spec.Limits.GetPids()} {
+		if text != "" {
+			value, err := limits.Parse(name, text)
+			mustDo(t, err)
+			values.Set(name, value)
+		}
+	}
+	group, err := h.cgroups.Create(id, cgroup.Request{Limits: values})
+	mustDo(t, err)
+	defer group.CloseStartFiles()
+	plan, err := initproc.NewPlan(initproc.Spec{Hostname: id, Work: dir + "/work", Anchor: dir + "/anchor", Hide: h.hidden(),
+		Join: len(group.JoinFiles()), Seccomp: seccomp.Filter(), TmpSize: values.Memory, Command: spec.Command,
+		Env: []string{"PATH=" + path(spec), "HOME=" + initproc.Home, "TELE_JOB_ID=" + id}, Cwd: cwd(spec)})
+	mustDo(t, err)
+	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles()})
+	if err == nil {
+		if err = i.Run(t.Context()); err != nil {
+			i.Close()
+		}
+	}
+	if err != nil {
+		mustDo(t, group.Delete())
+		return nil, err
+	}
+	s := &sandbox{id: id, pid: i.Pid}
+	var text [2]string
+	var drains sync.WaitGroup
+	ready := make(chan struct{})
+	s.ready = func() { <-ready }
+	for n, pipe := range []*os.File{i.Stdout, i.Stderr} {
+		drains.Go(func() {
+			first := make([]byte, 1)
+			got, err := io.ReadFull(pipe, first)
+			if n == 0 {
+				close(ready)
+			}
+			data, restErr := io.ReadAll(pipe)
+			if err != nil && err != io.EOF || restErr != nil {
+				t.Error(err, restErr)
+			}
+			text[n] = string(first[:got]) + string(data)
+		})
+	}
+	s.wait = sync.OnceValue(func() end {
+		exit, err := i.Wait()
+		if err != nil {
+			t.Error(err)
+		}
+		_ = unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0) // init has the pipes, too
+		drains.Wait()
+		usage := group.Usage()
+		i.Close()
+		mustDo(t, group.Delete())
+		return end{exit.Status, usage.OOMKills != nil && *usage.OOMKills > 0, 0, value(usage.MemoryPeak), value(usage.PidsPeak)}
+	})
+	s.output = func() string { s.wait(); return text[0] + text[1] }
+	s.stop = func() { _ = i.SignalAll(unix.SIGKILL) } // it may have ended
+	t.Cleanup(func() {
+		s.stop()
+		s.wait()
+		mustDo(t, os.RemoveAll(dir))
+	})
+	return s, nil
+}
+
+func value(n *uint64) int64 {
+	if n == nil {
+		return 0
+	}
+	return int64(*n)
+}
+
+func path(spec *telev1.JobSpec) string {
+	return cmp.Or(spec.Env["PATH"], "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+func cwd(spec *telev1.JobSpec) string { return cmp.Or(spec.Cwd, initproc.Home) }
