@@ -33,7 +33,7 @@ func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	case limits.CPU:
 		applied, s.How, err = setCPU(dir, version, value)
 	case limits.Memory:
-		applied, s.How, err = setNumber(dir, pick(version, "memory.limit_in_bytes", "memory.max"), version, value)
+		applied, s.How, err = setMemory(dir, version, value)
 	case limits.Swap:
 		applied, s.How, err = setSwap(dir, version, value, r.Limits.Memory)
 	case limits.Pids:
@@ -87,6 +87,21 @@ func setNumber(dir, file string, version int, value int64) (int64, string, error
 		applied = n
 	}
 	return applied, filepath.Join(dir, file) + " " + back, nil
+}
+
+// setMemory sets the memory limit. Version 1 counts what waits in TCP and UDP sockets apart, and only when
+// that has a limit: without it, a job could have as much of it as the machine allows (tcp(7), tcp_mem). It
+// is a soft one: the kernel gives each connection some 100 KiB all the same.
+func setMemory(dir string, version int, value int64) (int64, string, error) {
+	applied, how, err := setNumber(dir, pick(version, "memory.limit_in_bytes", "memory.max"), version, value)
+	if err != nil || version != 1 || value == limits.Max {
+		return applied, how, err
+	}
+	_, sockets, err := setNumber(dir, "memory.kmem.tcp.limit_in_bytes", version, value)
+	if errors.Is(err, os.ErrNotExist) {
+		return applied, how + " (what waits in sockets is not in it: this kernel has no memory.kmem.tcp.limit_in_bytes)", nil
+	}
+	return applied, how + "; what waits in sockets apart, " + sockets, err
 }
 
 // setCPU gives thousandths of a CPU in each period of 100 ms; the kernel takes no quota under 1 ms,
