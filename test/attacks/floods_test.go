@@ -149,6 +149,27 @@ except OSError as e:
 		check: withinMemory,
 	},
 	{
+		name: "TCP buffers", tries: "fill the buffers of TCP connections over loopback", outcome: "counted in its memory; on cgroup version 1 apart, up to as much again and some 100 KiB a connection, which the kernel gives all the same",
+		program: `
+print("ready", flush=True)
+server = socket.create_server(("127.0.0.1", 0))
+kept, held = [], 0
+while len(kept) < 60 and held < 200 << 20: # without a limit, 5 MiB each
+    a = socket.create_connection(server.getsockname())
+    b, _ = server.accept()
+    kept.append((a, b))
+    for s in a, b:
+        s.setblocking(False)
+        try:
+            while held < 200 << 20:
+                held += s.send(bytes(64 << 10))
+        except BlockingIOError:
+            pass
+print("within" if held < 100 << 20 else "beyond", held >> 20, flush=True)
+`,
+		out: "within", check: withinMemory,
+	},
+	{
 		name: "terminals", tries: "open terminals without end: the machine has 4096", outcome: "256 a job",
 		program: `
 print("ready", flush=True)
