@@ -146,6 +146,7 @@ func TestSandbox(t *testing.T) {
 		{"dev is read-only", "touch /dev/x 2>&1 | grep -o 'Read-only.*'", "Read-only file system\n"},
 		{"devices work", "head -c 3 /dev/zero | wc -c; echo x > /dev/null; ls /dev | tr '\\n' ' '",
 			"3\nfd full null ptmx pts random shm stderr stdin stdout tty urandom zero "},
+		{"output can be opened", "echo x > /dev/stdout; echo y > /dev/stderr", "x\ny\n"},
 		{"private places are empty", "ls -A /root /run /home", "/home:\njob\n\n/root:\n\n/run:\n"},
 		{"no capabilities", "grep -c 'Cap.*:.0000000000000000' /proc/self/status", "5\n"},
 		{"no new privileges", "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"},

@@ -19,6 +19,9 @@ func dropCapabilities(b *builder) {
 // the one mapped user stays, they are cleared here.
 func setUser(b *builder, s Spec) {
 	if !s.UserNamespace {
+		// Else programs could not open /dev/stdout and /dev/stderr: opening a pipe anew takes its permissions.
+		b.step("give the output to the user", unix.SYS_FCHOWN, number(1), number(s.UID), number(s.GID))
+		b.step("give the output to the user", unix.SYS_FCHOWN, number(2), number(s.UID), number(s.GID))
 		b.step("set the group", unix.SYS_SETRESGID, number(s.GID), number(s.GID), number(s.GID))
 		b.step("drop groups", unix.SYS_SETGROUPS, number(0), number(0))
 		b.step("set the user", unix.SYS_SETRESUID, number(s.UID), number(s.UID), number(s.UID))
