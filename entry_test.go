@@ -25,7 +25,7 @@ var roots = []string{"_tele_entry", "handle", "leave"}
 var reachable = []string{
 	"beInit", "sys", "onChild", "restorer", "handle", "leave",
 	"failed", "errno", "at", "exit", "startedByServer", "takeSignals",
-	"(*machine).begin", "(*machine).beforeWait", "(*machine).await", "(*machine).afterWait",
+	"(*machine).begin", "(*machine).beforeWait", "(*machine).afterWait",
 	"(*machine).run", "(*machine).receive", "(*machine).accept", "(*machine).receivePiece",
 	"(*machine).check", "(*machine).relocate", "(*machine).step", "(*machine).call", "(*machine).arg",
 	"(*machine).tolerate", "(*machine).fork", "(*machine).supervise", "(*machine).signal",

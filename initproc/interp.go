@@ -77,20 +77,12 @@ func startedByServer() bool {
 //go:nosplit
 func (m *machine) beforeWait() uintptr {
 	m.asleep = butChild
-	m.await(0, fdControl)
-	m.await(1, fdChild)
-	m.await(2, fdServer)
+	m.fds = [3]unix.PollFd{{Fd: fdControl, Events: unix.POLLIN}, {Fd: fdChild, Events: unix.POLLIN},
+		{Fd: fdServer, Events: unix.POLLIN}}
 	if m.state < stateRunning {
 		return 3
 	}
 	return 2
-}
-
-//go:norace
-//go:nosplit
-func (m *machine) await(i uintptr, fd int32) {
-	p := (*unix.PollFd)(unsafe.Add(unsafe.Pointer(&m.fds), i*unsafe.Sizeof(m.fds[0])))
-	p.Fd, p.Events, p.Revents = fd, unix.POLLIN, 0
 }
 
 // afterWait does not return when the server has ended that had the plan.

@@ -27,8 +27,6 @@ const (
 // calls are not interrupted, nor a runtime's preemption lands in them; SIGCHLD comes while it waits
 // (beforeWait), or on another thread of a runtime.
 //
-//	go:nosplit
-//
 //go:norace
 //go:nosplit
 func takeSignals() {
