@@ -30,7 +30,7 @@ import (
 
 // Command is `tele serve`.
 type Command struct {
-	Addr             string          `help:"Where to listen, HOST:PORT." default:"127.0.0.1:50051" env:"TELE_ADDR"`
+	Addr             string          `help:"Where to listen, HOST:PORT or unix:/path; beside it always on tele.sock in the state directory." default:"127.0.0.1:50051" env:"TELE_ADDR"`
 	StateDir         string          `help:"Where jobs, their output and the certificates are kept (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR"`
 	Config           kong.ConfigFlag `help:"JSON file with these settings, like {\"max_jobs\": 10}." placeholder:"FILE"`
 	CertHosts        []string        `help:"Further names and addresses that the server's certificate is good for." placeholder:"HOST"`
@@ -159,9 +159,17 @@ func (c *Command) end(table *job.Table) {
 	}
 }
 
+// listenAt listens on HOST:PORT, or unix:/path.
+func listenAt(addr string) (net.Listener, error) {
+	if path, found := strings.CutPrefix(addr, "unix:"); found {
+		return access.ListenUnix(path)
+	}
+	return net.Listen("tcp", addr)
+}
+
 // host is the name in an address that a certificate must be good for.
 func host(addr string) []string {
-	if name, _, err := net.SplitHostPort(addr); err == nil && name != "" {
+	if name, _, err := net.SplitHostPort(addr); err == nil && name != "" && !strings.HasPrefix(addr, "unix:") {
 		return []string{name}
 	}
 	return nil
@@ -196,23 +204,23 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	if err != nil {
 		return err
 	}
-	tcp, err := net.Listen("tcp", c.Addr)
+	listener, err := listenAt(c.Addr)
 	if err != nil {
 		_ = unixListener.Close() // nothing came in
 		return fmt.Errorf("listen on %s: %w (is another server running? tele serve --addr chooses another address)", c.Addr, err)
 	}
-	log.Info().Str("addr", tcp.Addr().String()).Str("socket", socket).Msg("listening")
+	log.Info().Str("addr", listener.Addr().String()).Str("socket", socket).Msg("listening")
 	log.Info().Str("layout", groups.Layout()).Msg("cgroups")
 	log.Info().Str("where", table.ExplainWork()).Msg("work directories")
 	for _, line := range limitations(groups) {
 		log.Warn().Msg(line)
 	}
 	failed := make(chan error, 2)
-	for _, l := range []net.Listener{tcp, unixListener} {
+	for _, l := range []net.Listener{listener, unixListener} {
 		go func() { failed <- server.Serve(door.Listen(l)) }()
 	}
 	manager := takeNotifier()
-	if err := manager.ready("listening on " + tcp.Addr().String()); err != nil {
+	if err := manager.ready("listening on " + listener.Addr().String()); err != nil {
 		log.Warn().Err(err).Msg("nobody knows that this server is ready")
 	}
 	checkUp(state, groups, log)
