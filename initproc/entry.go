@@ -23,7 +23,6 @@ import (
 // beInit is the init: called by the entry with a machine of zeros, it never returns.
 //
 //lint:ignore U1000 the assembler calls it
-//
 //go:norace
 //go:nosplit
 func beInit(m *machine) {

@@ -31,7 +31,7 @@ type machine struct {
 	status uint32  // wait status of the command
 	msg    message
 	wait   uint32
-	asleep uint64         // the signals that it blocks while it waits
+	asleep uint64         // the signals that it blocks while it waits: none
 	fds    [3]unix.PollFd // what it waits for
 	answer [18]uint64     // struct stat or struct rusage
 }
@@ -76,7 +76,7 @@ func startedByServer() bool {
 //go:norace
 //go:nosplit
 func (m *machine) beforeWait() uintptr {
-	m.asleep = butChild
+	m.asleep = 0
 	m.fds = [3]unix.PollFd{{Fd: fdControl, Events: unix.POLLIN}, {Fd: fdChild, Events: unix.POLLIN},
 		{Fd: fdServer, Events: unix.POLLIN}}
 	if m.state < stateRunning {

@@ -5,7 +5,7 @@ var processes = []attack{
 	{
 		name:    "list processes",
 		tries:   "find processes of the host, the server or other jobs in /proc, or their command lines",
-		outcome: "none but its own; uid 0 sees its init too, but not into it",
+		outcome: "none but its own",
 		program: `
 pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
 print("init:", "seen" if 1 in pids else "hidden")
@@ -17,14 +17,11 @@ attempt("command line", get, "/proc/1/cmdline")
 init: hidden
 others: \[\]
 server, command line: ENOENT`,
-		root: `
-init: seen
-command line: DONE b'tele-init\\x00'`,
 	},
 	{
 		name:    "look into init",
 		tries:   "/proc/1/exe (CVE-2019-5736), fd, root, cwd, mem, environ, maps, ns, to read, write or walk through",
-		outcome: "ENOENT; for uid 0 EACCES, as init is not dumpable",
+		outcome: "ENOENT: it is not to be seen",
 		program: `
 for name in "exe", "mem", "environ", "maps", "auxv", "syscall", "stack", "clear_refs":
     attempt(name, get, "/proc/1/" + name)
@@ -47,8 +44,6 @@ overwrite, overwrite memory, link exe, link root, link cwd, link ns/mnt, link ns
 fd, thread: ENOENT|EACCES
 fd 0, fd 1, fd 2, fd 3, fd 4, fd 5, fd 6, fd 7, fd 8, fd 9: ENOENT|EACCES
 through root, through cwd, chdir: ENOENT|EACCES`,
-		root: `
-fd, thread: DONE \['0', '1', '2', '3', '4', '5', '6', '7', '9'\]`, // their numbers alone
 	},
 	{
 		name:    "trace init",
@@ -154,8 +149,8 @@ for pid in range(2, 70000):
     except OSError:
         continue
     else:
-        # Uid 0 may signal its init, whose threads have numbers, too.
-        if get(f"/proc/{pid}/status").split(b"Tgid:")[1].split()[0] != b"1":
+        # Uid 0 may signal its init, whose threads, if it has any, have numbers, too; /proc hides them.
+        if os.path.exists(f"/proc/{pid}"):
             found.add(pid)
 print("found:", len(found - {os.getpid()}))
 # What a descriptor that it shares with the server could send.
