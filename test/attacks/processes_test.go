@@ -118,9 +118,12 @@ if child == 0:
         os._exit(0)
     os._exit(0)
 os.waitpid(child, 0)
-def zombies():
-    return [p for p in os.listdir("/proc") if p.isdigit() and b"\nState:\tZ" in get(f"/proc/{p}/status")]
-while zombies():
+def zombie(pid):
+    try:
+        return pid.isdigit() and b"\nState:\tZ" in get(f"/proc/{pid}/status")
+    except OSError:
+        return False # reaped just now
+while any(zombie(pid) for pid in os.listdir("/proc")):
     time.sleep(0.01)
 print("init: reaps")
 `,
