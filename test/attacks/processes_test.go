@@ -5,7 +5,7 @@ var processes = []attack{
 	{
 		name:    "list processes",
 		tries:   "find processes of the host, the server or other jobs in /proc, or their command lines",
-		outcome: "none but its own",
+		outcome: "none but its own; its init is hidden, too",
 		program: `
 pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
 print("init:", "seen" if 1 in pids else "hidden")
@@ -21,7 +21,7 @@ server, command line: ENOENT`,
 	{
 		name:    "look into init",
 		tries:   "/proc/1/exe (CVE-2019-5736), fd, root, cwd, mem, environ, maps, ns, to read, write or walk through",
-		outcome: "ENOENT: it is not to be seen",
+		outcome: "ENOENT, EACCES: init is hidden, not dumpable, and has capabilities that the job lacks",
 		program: `
 for name in "exe", "mem", "environ", "maps", "auxv", "syscall", "stack", "clear_refs":
     attempt(name, get, "/proc/1/" + name)
@@ -146,15 +146,12 @@ found = set()
 for pid in range(2, 70000):
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        if pid > 64: # below are init's threads
-            found.add(pid)
-    except OSError:
+    except ProcessLookupError:
         continue
-    else:
-        # Uid 0 may signal its init, whose threads, if it has any, have numbers, too; /proc hides them.
-        if os.path.exists(f"/proc/{pid}"):
-            found.add(pid)
+    except PermissionError:
+        pass
+    if pid > 64: # below are init's threads, which have numbers, too
+        found.add(pid)
 print("found:", len(found - {os.getpid()}))
 # What a descriptor that it shares with the server could send.
 attempt("owner of stdout", fcntl.fcntl, 1, fcntl.F_SETOWN, int(SERVER))
