@@ -244,10 +244,14 @@ func TestDoorHolds(t *testing.T) {
 			slowest, peak := <-worst, o.memory("VmHWM")
 			t.Logf("%.1f s; memory %d MiB, at most %d; descriptors %d, now %d; others waited up to %s",
 				took.Seconds(), memory, peak, files, o.files(), slowest.Round(time.Millisecond))
-			if peak-memory > attack.memory*bloat {
-				t.Errorf("memory grew by %d MiB, the most is %d", peak-memory, attack.memory*bloat)
+			allow := bloat
+			if os.Getenv("TELE_TEST_SLOW") != "" {
+				allow *= 2 // garbage waits longer to be collected there
 			}
-			if slowest > longest*bloat {
+			if most := attack.memory * allow; peak-memory > most {
+				t.Errorf("memory grew by %d MiB, the most is %d", peak-memory, most)
+			}
+			if slowest > longest*time.Duration(allow) {
 				t.Errorf("another client waited %s", slowest)
 			}
 			for _, c := range held {
