@@ -39,7 +39,7 @@ type Command struct {
 	Allow            Policy          `help:"What jobs may have of this machine, by role: host_network, roots, mounts, users (docs/SANDBOX.md). JSON, or the same in the configuration file." placeholder:"JSON"`
 	UIDRange         string          `name:"uid-range" help:"Ids of the users that jobs run as, each one job's alone; nobody's else (default: ${uid_range})." placeholder:"FIRST:COUNT"`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
-	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" group:"Limits"`
+	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" env:"TELE_WORK" group:"Limits"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
 	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
 	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
@@ -211,6 +211,9 @@ func (c *Command) listen(ctx context.Context, state string, door *access.Door, s
 	}
 	log.Info().Str("addr", listener.Addr().String()).Str("socket", socket).Msg("listening")
 	log.Info().Str("layout", groups.Layout()).Msg("cgroups")
+	for _, line := range groups.Notes() {
+		log.Info().Msg(line)
+	}
 	log.Info().Str("where", table.ExplainWork()).Msg("work directories")
 	for _, line := range limitations(groups) {
 		log.Warn().Msg(line)

@@ -28,7 +28,7 @@ func (m *Manager) place(h hierarchy) (string, error) {
 			return unit, nil
 		}
 		if root && isDelegated(own) {
-			m.explain = append(m.explain, fmt.Sprintf("jobs are in groups below %s, not in %s, which systemd "+
+			m.notes = append(m.notes, fmt.Sprintf("jobs are in groups below %s, not in %s, which systemd "+
 				"delegated: that takes DelegateSubgroup= in the unit, and systemd 254", h.point, own))
 		}
 	}

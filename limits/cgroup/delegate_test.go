@@ -43,7 +43,7 @@ func TestServerChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := childReport{Base: m.unified.base, Layout: m.Layout(), Explain: m.Explain()}
+	r := childReport{Base: m.unified.base, Layout: m.Layout(), Explain: append(m.Explain(), m.Notes()...)}
 	if what == "start" {
 		r.Pid, r.Memory = startJob(t, m)
 	} else {

@@ -32,6 +32,7 @@ type Manager struct {
 	unified *tree            // the version 2 tree; nil when there is none
 	own     string           // the delegated group whose leaf "server" this process moved into
 	explain []string
+	notes   []string
 }
 
 // wanted are the controllers that limits and usage need, by their version 2 names, and devices.
@@ -144,6 +145,9 @@ func (m *Manager) nameLayout() {
 
 // Layout is v2, hybrid, v1 or none.
 func (m *Manager) Layout() string { return m.layout }
+
+// Notes say what is done here otherwise than one may expect, a line each; limits hold all the same.
+func (m *Manager) Notes() []string { return slices.Clone(m.notes) }
 
 // Explain says what cannot be done here and why, a line each.
 func (m *Manager) Explain() []string { return slices.Clone(m.explain) }

@@ -244,6 +244,7 @@ func TestOOMOfAJob(t *testing.T) {
 // A job that a server outside of systemd started goes on under the unit: its group is elsewhere.
 func TestJobMovesToTheUnit(t *testing.T) {
 	need(t)
+	workOnDisk(t)
 	server := exec.Command("tele", "serve")
 	out, err := server.StderrPipe()
 	if err != nil {

@@ -84,6 +84,7 @@ func delegates(t *testing.T) bool {
 func start(t *testing.T) {
 	t.Helper()
 	need(t)
+	workOnDisk(t)
 	run(t, "systemctl", "start", "tele")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -91,6 +92,21 @@ func start(t *testing.T) {
 		}
 		run(t, "systemctl", "stop", "tele")
 	})
+}
+
+// workOnDisk has the work directories of jobs where this test can reach them, for the unit and for a
+// server that the test starts by hand.
+func workOnDisk(t *testing.T) {
+	t.Helper()
+	t.Setenv("TELE_WORK", "disk")
+	const dir = "/run/systemd/system/tele.service.d"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/work.conf", []byte("[Service]\nEnvironment=TELE_WORK=disk\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "systemctl", "daemon-reload")
 }
 
 // ownGroup is the group of a process, as a directory.
@@ -142,7 +158,7 @@ func TestStart(t *testing.T) {
 	}
 	// The sum of CapabilityBoundingSet.
 	status := run(t, "cat", "/proc/"+show(t, "MainPID")+"/status")
-	if !strings.Contains(status, "\nNoNewPrivs:\t1\n") || !strings.Contains(status, "\nCapBnd:\t00000000012811eb\n") {
+	if !strings.Contains(status, "\nNoNewPrivs:\t1\n") || !strings.Contains(status, "\nCapBnd:\t00000000812811eb\n") {
 		t.Errorf("the server's privileges: %s", status)
 	}
 	if server, ours := namespace(t, show(t, "MainPID")), namespace(t, "1"); server != ours {
