@@ -6,6 +6,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -49,6 +50,10 @@ func Probe(args []string) int {
 		forks()
 	case "write":
 		write(len(args) > 1)
+	case "read":
+		read()
+	case "fill":
+		fill()
 	case "flood":
 		_, _ = os.Stdout.Write(make([]byte, 1<<20)) // it is stopped meanwhile
 		select {}
@@ -414,13 +419,8 @@ func write(buffered bool) {
 		fmt.Println(err)
 		return
 	}
-	block, err := unix.Mmap(-1, 0, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // aligned, for O_DIRECT
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
 	start := time.Now()
-	for range writeBytes / len(block) {
+	for block := range blocks {
 		if _, err := f.Write(block); err != nil {
 			fmt.Println(err)
 			return
@@ -431,4 +431,62 @@ func write(buffered bool) {
 		return
 	}
 	fmt.Println(time.Since(start).Milliseconds())
+}
+
+// blocks are as many as the probes write and read, each the same memory, aligned as O_DIRECT wants it.
+func blocks(yield func([]byte) bool) {
+	block, err := unix.Mmap(-1, 0, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range writeBytes / len(block) {
+		if !yield(block) {
+			return
+		}
+	}
+}
+
+// read reads past the page cache what was written before, and says how many milliseconds it took.
+func read() {
+	path := filepath.Join(initproc.Home, "probe")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err == nil {
+		_, err = f.Write(make([]byte, writeBytes))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if f, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0); err != nil {
+		fmt.Println(err)
+		return
+	}
+	start := time.Now()
+	for block := range blocks {
+		if _, err := io.ReadFull(f, block); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println(time.Since(start).Milliseconds())
+}
+
+// fill writes into /tmp until it is refused, and says how many MiB there was room for.
+func fill() {
+	f, err := os.Create("/tmp/fill")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mib := 0
+	for block := make([]byte, 1<<20); mib < 2*64; mib++ {
+		if _, err := f.Write(block); err != nil {
+			break
+		}
+	}
+	fmt.Println(mib)
 }

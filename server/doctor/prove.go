@@ -207,6 +207,8 @@ func (l lab) limits(ctx context.Context, enforced map[string]*telev1.LimitStatus
 		{"cpu", limits.CPU, l.cpu},
 		{"memory", limits.Memory, l.memory},
 		{"processes", limits.Pids, l.pids},
+		{"files in memory", limits.Memory, l.filesInMemory},
+		{"direct reads", limits.IORead, l.directReads},
 		{"direct writes", limits.IOWrite, l.directWrites},
 		{"buffered writes", limits.IOWrite, l.bufferedWrites},
 		{"output", limits.Output, l.output},
@@ -309,6 +311,35 @@ func (l lab) writes(ctx context.Context, args ...string) (Verdict, string, error
 	ended, text, err := l.run(ctx, &telev1.JobSpec{Limits: &telev1.Limits{IoWrite: writeLimit}}, append([]string{"write"}, args...)...)
 	v, seen := judgeWrites(ended, text)
 	return v, seen, err
+}
+
+// directReads are of a file that was written without a limit.
+func (l lab) directReads(ctx context.Context) (Verdict, string, error) {
+	ended, text, err := l.run(ctx, &telev1.JobSpec{Limits: &telev1.Limits{IoRead: writeLimit, IoWrite: "max"}}, "read")
+	v, seen := judgeWrites(ended, text)
+	return v, seen, err
+}
+
+// filesInMemory are those in /tmp: no more of them fit than into the memory limit.
+func (l lab) filesInMemory(ctx context.Context) (Verdict, string, error) {
+	ended, text, err := l.run(ctx, &telev1.JobSpec{Limits: &telev1.Limits{Memory: "64M"}}, "fill")
+	v, seen := judgeFill(ended, text)
+	return v, seen, err
+}
+
+// judgeFill goes by what the probe wrote before it was refused; or it was killed at the limit first.
+func judgeFill(ended *telev1.Job, text string) (Verdict, string) {
+	if ended.GetReason() == telev1.Reason_REASON_OOM_KILLED {
+		return Pass, "a flood of /tmp was killed at the memory limit of 64M"
+	}
+	mib, err := strconv.Atoi(strings.TrimSpace(text))
+	switch {
+	case err != nil:
+		return CannotTell, "the probe could not write: " + strings.TrimSpace(text+" "+ended.GetMessage())
+	case mib > 64:
+		return Fail, fmt.Sprintf("%d MiB fit into /tmp with a memory limit of 64M", mib)
+	}
+	return Pass, fmt.Sprintf("a flood of /tmp was refused at %d MiB with a memory limit of 64M", mib)
 }
 
 // judgeWrites goes by the milliseconds that the probe says it took, against the limit.
