@@ -57,7 +57,7 @@ func TestExamine(t *testing.T) {
 	}
 	may := map[string]bool{ // be impossible to tell
 		"security modules": true, "overlayfs": true, "project quota": true, "certificates": true,
-		"system calls": true, "cpu": true, "direct writes": true, "buffered writes": true,
+		"system calls": true, "cpu": true, "direct reads": true, "direct writes": true, "buffered writes": true,
 	}
 	names := map[string]bool{}
 	for _, c := range report {
@@ -72,7 +72,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%s is not in the report", wall.name)
 		}
 	}
-	for _, name := range []string{"cpu", "memory", "processes", "direct writes", "buffered writes", "output", "timeout"} {
+	for _, name := range []string{"cpu", "memory", "processes", "files in memory", "direct reads", "direct writes", "buffered writes", "output", "timeout"} {
 		if !names[name] {
 			t.Errorf("%s is not in the report", name)
 		}

@@ -245,7 +245,7 @@ func (l lab) limits(ctx context.Context, enforced map[string]*telev1.LimitStatus
 }
 
 func fixOfLimit(name limits.Name) string {
-	if name == limits.IOWrite {
+	if name == limits.IOWrite || name == limits.IORead {
 		return "put the state directory on a disk of this machine (--state-dir), with the io controller there (see cgroups)"
 	}
 	return "see cgroups, above"
