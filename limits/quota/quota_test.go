@@ -27,13 +27,13 @@ func own(t *testing.T) bool {
 	cmd.Env = append(os.Environ(), "TELE_TEST_OWN=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, out)
 	}
 	if bytes.Contains(out, []byte("--- SKIP")) {
-		t.Skip("see above")
+		t.Skipf("in a mount namespace of its own: %s", out) // which says what it lacked
 	}
+	t.Logf("%s", out)
 	return false
 }
 
