@@ -97,21 +97,17 @@ func start(t *testing.T, c *client.Client, spec *telev1.JobSpec) *telev1.Job {
 
 // holdings are what a server may hold of the machine.
 type holdings struct {
-	files, children, mounts int
-	cgroups                 string
+	files, cgroups   string // a line each
+	children, mounts int
 }
 
 func count(t *testing.T, stateDir string) holdings {
 	t.Helper()
-	files, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := holdings{files: len(files), mounts: bytes.Count(mounts, []byte("\n"))}
+	h := holdings{files: openFiles(), mounts: bytes.Count(mounts, []byte("\n"))}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good
 	for _, path := range stats {
 		stat, _ := os.ReadFile(path) // it may have ended
@@ -131,17 +127,25 @@ func count(t *testing.T, stateDir string) holdings {
 	return h
 }
 
-// awaitNoSockets returns when the connections of earlier tests, which grpc closes in goroutines of
-// its own, are closed.
+// openFiles tells what this process's descriptors lead to.
+func openFiles() string {
+	var files []string
+	links, _ := filepath.Glob("/proc/self/fd/*") // the pattern is good
+	for _, path := range links {
+		if to, err := os.Readlink(path); err == nil { // not the one that Glob read them with
+			files = append(files, to+"\n")
+		}
+	}
+	slices.Sort(files)
+	return strings.Join(files, "")
+}
+
+// awaitNoSockets returns when the connections of what ended, which grpc closes in goroutines of its
+// own, are closed.
 func awaitNoSockets(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
-		links, _ := filepath.Glob("/proc/self/fd/*") // the pattern is good
-		open := slices.ContainsFunc(links, func(path string) bool {
-			to, _ := os.Readlink(path) // it may be closed
-			return strings.HasPrefix(to, "socket:")
-		})
-		if !open {
+		if !strings.Contains(openFiles(), "socket:") {
 			return
 		}
 		if time.Now().After(end) {
@@ -184,6 +188,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	stop()
 	wg.Wait()
+	awaitNoSockets(t)
 	if after := count(t, dir); after != before {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
