@@ -115,7 +115,7 @@ func (i *Init) find(id ID) error {
 	// From here on the pid cannot come again unseen: if it is the right process now, it was when the
 	// pidfd was made, or else the pidfd's process is gone, which every use of it tells.
 	start, err := startTime(id.Pid)
-	if err != nil || start != id.StartTime || i.ended() {
+	if err != nil || start != id.StartTime || i.Ended() {
 		_ = unix.Close(fd)
 		i.PidFD = -1
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
@@ -126,8 +126,8 @@ func (i *Init) find(id ID) error {
 	return nil
 }
 
-// ended tells whether init has ended, which it has also when nobody has reaped it.
-func (i *Init) ended() bool {
+// Ended tells whether init has ended, which it has also when nobody has reaped it.
+func (i *Init) Ended() bool {
 	fds := []unix.PollFd{{Fd: int32(i.PidFD), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n == 1

@@ -81,8 +81,10 @@ func TestAdoptedStepFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.sendPlan(); err != nil {
-		t.Fatal(err)
+	for range plan.parts {
+		if err := i.sendPart(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := handOver(t, i).Await(t.Context()); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v", err)

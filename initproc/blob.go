@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// A plan is one flat piece of memory: a header, data, the table of steps, and the table of
+// A part of a plan is one flat piece of memory: a header, data, the table of steps, and the table of
 // relocations. Every place in it is named by its offset from the beginning, so it can be built by
 // one process and used by another at any address. Numbers are in the machine's byte order: a plan
 // never leaves the machine.
@@ -19,12 +19,12 @@ const (
 type header struct {
 	magic   uint32
 	version uint32
-	size    uint32 // of the whole plan
+	size    uint32 // of the whole part
 	steps   uint32 // offset of the first step
 	nsteps  uint32
 	relocs  uint32 // offset of the first relocation
 	nrelocs uint32
-	_       uint32
+	before  uint32 // how many steps the parts of the plan before this one have
 	hostMnt uint64 // inode of the mount namespace in which this plan must never run
 }
 
@@ -57,6 +57,8 @@ const (
 	opFail
 	// opReport tells the server that the command runs.
 	opReport
+	// opPark tells the server that this part is done, and waits for the next.
+	opPark
 	// opSupervise turns init into the sandbox's PID 1, for good.
 	opSupervise
 )
@@ -76,6 +78,7 @@ type builder struct {
 	steps    []step
 	relocs   []reloc
 	interned map[string]uint32
+	before   int // steps of the parts before this one
 }
 
 // An arg is an argument of a step.
@@ -152,13 +155,13 @@ func (b *builder) tolerate(errnos ...uint16) {
 	copy(b.steps[len(b.steps)-1].tolerate[:], errnos)
 }
 
-// encode returns the whole plan.
+// encode returns the whole part.
 func (b *builder) encode(hostMnt uint64) []byte {
 	b.bytes(nil)
 	h := header{
 		magic: planMagic, version: planVersion, hostMnt: hostMnt,
 		steps: uint32(headerSize + len(b.data)), nsteps: uint32(len(b.steps)),
-		nrelocs: uint32(len(b.relocs)),
+		nrelocs: uint32(len(b.relocs)), before: uint32(b.before),
 	}
 	h.relocs = h.steps + uint32(len(b.steps)*stepSize)
 	h.size = h.relocs + uint32(len(b.relocs)*relocSize)

@@ -21,8 +21,8 @@ func joinCgroups(b *builder, s Spec) {
 
 // closeInherited closes what the server, or whoever started that, left open by mistake: init has what
 // is in fds.go and nothing else. After joinCgroups.
-func closeInherited(b *builder, s Spec) {
-	b.step("close inherited descriptors", unix.SYS_CLOSE_RANGE, number(fdJoin+s.Join), number(uint32(1<<32-1)), number(0))
+func closeInherited(b *builder, join int) {
+	b.step("close inherited descriptors", unix.SYS_CLOSE_RANGE, number(fdJoin+join), number(uint32(1<<32-1)), number(0))
 }
 
 // protectInit makes init hard to look into and hard to kill. Not dumpable, its /proc/1 is root's,
@@ -30,11 +30,16 @@ func closeInherited(b *builder, s Spec) {
 // must still be mounted.
 //
 // When the machine runs out of memory, and when the job is over its limit, it is the job that must
-// go, not its init: init opens its own oom_score_adj for bornToGo, which is called for each process
-// that it starts.
+// go, not its init: see openScore.
 func protectInit(b *builder) {
 	b.step("set the umask", unix.SYS_UMASK, number(0o022))
 	b.step("make init not dumpable", unix.SYS_PRCTL, number(unix.PR_SET_DUMPABLE), number(0))
+}
+
+// openScore opens init's own oom_score_adj for bornToGo, which is called for each process that it
+// starts: in the host's /proc, for that of the job is read-only, and must not know init by name: a
+// process that was looked up once is found again, also by who may not see it.
+func openScore(b *builder) {
 	fd := b.stepResult("open init's OOM score", unix.SYS_OPENAT, cwdFD, b.string("/proc/self/oom_score_adj"),
 		number(unix.O_WRONLY|unix.O_CLOEXEC), number(0))
 	b.step("open init's OOM score", unix.SYS_DUP3, fd, number(fdOOM), number(unix.O_CLOEXEC))

@@ -28,8 +28,10 @@ var ErrInterrupted = errors.New("the wait for the sandbox's init was interrupted
 // errNothing is returned by peek when init has not said anything.
 var errNothing = errors.New("no message")
 
-func (i *Init) sendPlan() error {
-	blob := i.plan.blob
+// sendPart sends the next part of the plan.
+func (i *Init) sendPart() error {
+	blob := i.plan.parts[i.sent]
+	i.sent++
 	if err := i.send(message{kind: msgPlan, value: uint32(len(blob))}); err != nil {
 		return err
 	}
@@ -62,6 +64,9 @@ func (i *Init) peek(wait bool) (m message, err error) {
 	var recvErr error
 	err = conn.Read(func(fd uintptr) bool {
 		n, _, recvErr = unix.Recvfrom(int(fd), raw(&m), unix.MSG_DONTWAIT|unix.MSG_PEEK)
+		if recvErr == unix.ECONNRESET { // it ended before it had read all; its last words come after that
+			n, _, recvErr = unix.Recvfrom(int(fd), raw(&m), unix.MSG_DONTWAIT|unix.MSG_PEEK)
+		}
 		return !wait || recvErr != unix.EAGAIN && recvErr != unix.EINTR
 	})
 	switch {
@@ -94,20 +99,30 @@ func (i *Init) take() error {
 
 // Await returns when the command runs, or a *StepError that says which step failed, or ErrInitGone.
 func (i *Init) Await(ctx context.Context) error {
+	m, err := i.await(ctx)
+	for err == nil && m.kind == msgParked {
+		if err = i.take(); err == nil {
+			m, err = i.await(ctx)
+		}
+	}
+	if err != nil || m.kind == msgRunning || m.kind == msgExit { // EXIT comes first when an earlier server took RUNNING
+		return err
+	}
+	return fmt.Errorf("the sandbox's init sent message %d while starting", m.kind)
+}
+
+// await is the first message from init, or why there is none, or which step failed.
+func (i *Init) await(ctx context.Context) (message, error) {
 	stop := context.AfterFunc(ctx, func() { _ = i.Control.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	m, err := i.peek(true)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return context.Cause(ctx)
-	case err != nil:
-		return err
-	case m.kind == msgFailed:
-		return i.plan.stepError(m.value, syscall.Errno(m.detail))
-	case m.kind == msgRunning, m.kind == msgExit: // EXIT comes first when an earlier server took RUNNING
-		return nil
+		return m, context.Cause(ctx)
+	case err == nil && m.kind == msgFailed:
+		return m, i.plan.stepError(m.value, syscall.Errno(m.detail))
 	}
-	return fmt.Errorf("the sandbox's init sent message %d while starting", m.kind)
+	return m, err
 }
 
 // Wait returns when the command and all that came from it have ended, and how it did. The answer
@@ -130,7 +145,7 @@ func (i *Init) Wait() (Exit, error) {
 			}
 		case err != nil:
 			return Exit{}, err
-		case m.kind == msgRunning: // known
+		case m.kind == msgParked, m.kind == msgRunning: // known
 			if err := i.take(); err != nil {
 				return Exit{}, err
 			}

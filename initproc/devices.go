@@ -44,9 +44,8 @@ func cloneDevices(b *builder) []arg {
 	return nodes
 }
 
-// mountDev makes a /dev with those nodes, terminals and shared memory of the job's own, and the
-// usual links.
-func mountDev(b *builder, s Spec, nodes []arg) {
+// makeDev makes a /dev with those nodes and the usual links, read-only.
+func makeDev(b *builder, nodes []arg) {
 	b.mount("mount /dev", "tmpfs", "dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=32")
 	for i, node := range deviceNodes {
 		path, title := "dev/"+node.name, "attach /dev/"+node.name
@@ -55,10 +54,7 @@ func mountDev(b *builder, s Spec, nodes []arg) {
 		b.step(title, unix.SYS_CLOSE, nodes[i])
 	}
 	b.step("make /dev/pts", unix.SYS_MKDIRAT, cwdFD, b.string("dev/pts"), number(0o755))
-	b.mount("mount /dev/pts", "devpts", "dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC,
-		"newinstance,ptmxmode=0666,mode=0620,max=256") // of the machine's 4096, kernel.pty.max
 	b.step("make /dev/shm", unix.SYS_MKDIRAT, cwdFD, b.string("dev/shm"), number(0o1777))
-	b.mount("mount /dev/shm", "tmpfs", "dev/shm", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"+sizeOption(s.TmpSize))
 	for _, link := range [][2]string{
 		{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0", "dev/stdin"},
 		{"/proc/self/fd/1", "dev/stdout"}, {"/proc/self/fd/2", "dev/stderr"},
@@ -68,4 +64,10 @@ func mountDev(b *builder, s Spec, nodes []arg) {
 	}
 	b.step("make /dev read-only", unix.SYS_MOUNT, number(0), b.string("dev"), number(0),
 		number(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC), number(0))
+}
+
+// mountTerminals gives the job pseudo-terminals of its own, pts(4).
+func mountTerminals(b *builder) {
+	b.mount("mount /dev/pts", "devpts", "dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC,
+		"newinstance,ptmxmode=0666,mode=0620,max=256") // of the machine's 4096, kernel.pty.max
 }

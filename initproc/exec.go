@@ -6,6 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// park says that init has done what it can without the job, and waits for the rest of the plan.
+func park(b *builder) { b.step("wait for the job", opPark) }
+
+// doWithoutServer is where an init has all that it needs: before, it ends with its server.
+func doWithoutServer(b *builder) {
+	b.step("do without the server", unix.SYS_CLOSE, number(fdServer))
+}
+
 // forkCommand begins the steps of the command's own process and returns the index of its step. With
 // CLONE_FILES it shares init's table of descriptors until closeOnExec, for filterCalls.
 func forkCommand(b *builder, s Spec) int {

@@ -24,8 +24,8 @@ type machine struct {
 	told   bool // and the server knows
 	noted  bool // an execve met EACCES, and the plan went on
 	size   uint32
-	have   uint32  // bytes of the plan received
-	plan   uintptr // address of the plan
+	have   uint32  // bytes of the plan's part received
+	plan   uintptr // address of the plan's part
 	next   uint32  // index of the step to be done
 	main   uintptr // pid of the command
 	status uint32  // wait status of the command
@@ -37,7 +37,7 @@ type machine struct {
 }
 
 const (
-	stateIdle      = iota // waiting for a plan; without the server that has it, there is no use for init
+	stateIdle      = iota // waiting for a part of the plan; without the server that has it, there is no use for init
 	stateReceiving        // the same
 	stateRunning
 	stateSupervising
@@ -140,7 +140,7 @@ func (m *machine) receive() bool {
 	return true
 }
 
-// accept makes room for the plan that the server announced.
+// accept makes room for the part of the plan that the server announced.
 //
 //go:norace
 //go:nosplit
@@ -157,7 +157,7 @@ func (m *machine) accept() {
 	m.have, m.next, m.state = 0, 0, stateReceiving
 }
 
-// receivePiece takes a piece of the plan, and after the last one begins to carry it out.
+// receivePiece takes a piece of it, and after the last one begins to carry it out.
 //
 //go:norace
 //go:nosplit
@@ -175,7 +175,6 @@ func (m *machine) receivePiece() bool {
 	}
 	m.have += uint32(n)
 	if m.have == m.size {
-		sys(unix.SYS_CLOSE, fdServer, 0, 0, 0, 0, 0) // from here on the job does without a server
 		m.check()
 		m.relocate()
 		m.state = stateRunning
@@ -195,6 +194,9 @@ func (m *machine) check() {
 	if h.magic != planMagic || h.version != planVersion || h.size != m.size ||
 		steps > uint64(m.size) || relocs > uint64(m.size) || h.steps%8 != 0 || h.relocs%4 != 0 {
 		m.refuse(int32(unix.EPROTO))
+	}
+	if h.before > 0 {
+		return // the namespace is still the one that the first part was carried out in
 	}
 	name := [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'n', 's', '/', 'm', 'n', 't', 0}
 	cwd := unix.AT_FDCWD
@@ -241,12 +243,23 @@ func (m *machine) step() {
 	case opReport:
 		m.say(msgRunning, uint32(m.main), 0)
 		m.next++
+	case opPark:
+		m.say(msgParked, 0, 0)
+		m.forget(stateIdle)
 	case opSupervise:
-		sys(unix.SYS_MUNMAP, m.plan, uintptr(m.size), 0, 0, 0, 0)
-		m.plan, m.state = 0, stateSupervising
+		m.forget(stateSupervising)
 	default:
 		m.call(s)
 	}
+}
+
+// forget ends the part of the plan that is done.
+//
+//go:norace
+//go:nosplit
+func (m *machine) forget(next uint32) {
+	sys(unix.SYS_MUNMAP, m.plan, uintptr(m.size), 0, 0, 0, 0)
+	m.plan, m.state = 0, next
 }
 
 // call makes the system call of a step.
@@ -393,7 +406,7 @@ func (m *machine) say(kind, value uint32, detail int32) {
 //go:norace
 //go:nosplit
 func (m *machine) fail(e int32) {
-	m.say(msgFailed, m.next, e)
+	m.say(msgFailed, (*header)(at(m.plan)).before+m.next, e)
 	exit(exitTele)
 }
 

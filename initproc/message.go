@@ -6,7 +6,7 @@ package initproc
 type message struct {
 	kind    uint32
 	version uint32
-	// value is for PLAN the size, for FAILED the index of the step or stepRefused, for RUNNING the
+	// value is for PLAN the size of a part, for FAILED the index of the step or stepRefused, for RUNNING the
 	// command's pid in the sandbox, for SIGNAL the signal, for EXIT the wait status.
 	value uint32
 	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll).
@@ -22,6 +22,7 @@ const (
 	msgRunning
 	msgSignal
 	msgExit
+	msgParked
 )
 
 const (

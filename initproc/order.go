@@ -1,27 +1,48 @@
 package initproc
 
-// order is the sandbox, from the first step to the last. Why in this order: see the package's
-// documentation; each function says what must have happened before it.
-func order(b *builder, s Spec, h host) {
+// prepare is the sandbox as far as it can be made without knowing the job: what it can be asked for is
+// in finish, or is mounted, or is a root of its own. Why in this order: see the package's documentation;
+// each function says what must have happened before it.
+func prepare(b *builder, s Spec, h host) {
 	joinCgroups(b, s)
-	closeInherited(b, s)
+	closeInherited(b, s.Join)
 	protectInit(b)
-	makeMountsPrivate(b)
-	work := cloneWork(b, s)
+	openScore(b)
+	var work arg
+	var mounts []arg
+	if !s.Template {
+		makeMountsPrivate(b)
+		work, mounts = cloneWork(b, s), cloneMounts(b, s)
+		shared(b, s, h, nil)
+	}
+	mountProc(b)
+	mountTerminals(b)
+	mountTmp(b, s)
+	maskProc(b)
+	mountWork(b, s, work)
+	attachMounts(b, s, mounts)
+	loopbackUp(b, s)
+	park(b)
+}
+
+// shared is what no job changes and all can have in common; what is mounted at the places of unused is
+// not needed for it.
+func shared(b *builder, s Spec, h host, unused []string) {
 	nodes := cloneDevices(b)
-	mounts := cloneMounts(b, s)
 	makeRoot(b, s, h)
 	pivotRoot(b)
-	mountProc(b)
-	mountDev(b, s, nodes)
-	mountTmp(b, s)
-	empty := mountEmpty(b)
-	hide(b, s, empty)
-	maskProc(b, empty)
-	mountHome(b, s, work)
-	attachMounts(b, s, mounts)
+	detach(b, unused)
+	makeDev(b, nodes)
+	mountEmpty(b)
+	hide(b, s)
+	makeHome(b)
+}
+
+// rest is what follows: the job's own, and its command.
+func rest(b *builder, s Spec, h host) {
+	doWithoutServer(b)
+	resize(b, s)
 	setHostname(b, s)
-	loopbackUp(b, s)
 	bornToGo(b)
 	fork := forkCommand(b, s)
 	newSession(b)
@@ -39,4 +60,13 @@ func order(b *builder, s Spec, h host) {
 	toStay(b, s)
 	b.step("report that the command runs", opReport)
 	b.step("supervise", opSupervise)
+}
+
+// template is a Template.
+func template(b *builder, s Spec, h host) {
+	closeInherited(b, 0)
+	makeMountsPrivate(b)
+	shared(b, s, h, outOfSight(s, h))
+	keepProcWritable(b)
+	park(b)
 }

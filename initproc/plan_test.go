@@ -31,14 +31,21 @@ func TestGoldenPlans(t *testing.T) {
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
 	overlay := base
 	overlay.Overlay, overlay.OverlaySize = true, 100<<20
+	shared := base
+	shared.Template = true
+	shared.Usual = Sizes{Work: 500 << 20, Tmp: 1 << 30}
 	dir := base
 	dir.Root, dir.Hide = "/srv/image", nil
 	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log} {
+	made := map[string]*Plan{"shared": templatePlan(shared, anyHost)}
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "template": shared} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)
 		}
+		made[name] = plan
+	}
+	for name, plan := range made {
 		file := "testdata/" + name + ".plan"
 		if *update {
 			if err := os.WriteFile(file, []byte(plan.String()), 0o644); err != nil {
@@ -79,8 +86,9 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(plan.blob)
+	f.Add(plan.parts[0])
+	f.Add(plan.parts[1])
 	f.Fuzz(func(t *testing.T, blob []byte) {
-		_ = (&Plan{blob: blob}).String() // must not panic
+		_ = (&Plan{parts: [][]byte{blob}}).String() // must not panic
 	})
 }

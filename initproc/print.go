@@ -15,13 +15,15 @@ import (
 // String is the plan for people, a line a step: its index, its name, and the system call as
 // strace(1) would show it. $1 is the result of the step that says "= $1".
 func (p *Plan) String() string {
-	v, err := decode(p.blob)
-	if err != nil {
-		return err.Error() + "\n"
-	}
 	var out strings.Builder
-	for i, s := range v.steps {
-		fmt.Fprintf(&out, "%3d  %-42s  %s\n", i, v.string(uint64(s.name)), v.call(&s))
+	for _, part := range p.parts {
+		v, err := decode(part)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		for i, s := range v.steps {
+			fmt.Fprintf(&out, "%3d  %-42s  %s\n", v.before+i, v.string(uint64(s.name)), v.call(&s))
+		}
 	}
 	return out.String()
 }
@@ -63,23 +65,29 @@ func (p *Plan) stepError(index uint32, errno syscall.Errno) error {
 	if p == nil {
 		return fmt.Errorf("step %d of the plan: %w", index, errno)
 	}
-	v, err := decode(p.blob)
-	if err != nil || int(index) >= len(v.steps) {
-		return fmt.Errorf("step %d of the plan: %w", index, errno)
+	for _, part := range p.parts {
+		v, err := decode(part)
+		if err != nil {
+			return err
+		}
+		if i := int(index) - v.before; i >= 0 && i < len(v.steps) {
+			s := v.steps[i]
+			return &StepError{int(index), v.string(uint64(s.name)), v.call(&s), errno}
+		}
 	}
-	s := v.steps[index]
-	return &StepError{int(index), v.string(uint64(s.name)), v.call(&s), errno}
+	return fmt.Errorf("step %d of the plan: %w", index, errno)
 }
 
-// A view is a decoded plan.
+// A view is a decoded part of a plan.
 type view struct {
 	blob    []byte
+	before  int // steps of the parts before
 	steps   []step
 	relocs  map[uint64]uint64
 	results map[uint64]int // offset of a result to its number
 }
 
-// decode reads a plan and makes sure that nothing in it points outside of it.
+// decode reads a part of a plan and makes sure that nothing in it points outside of it.
 func decode(blob []byte) (*view, error) {
 	if len(blob) < headerSize || len(blob) > maxPlan {
 		return nil, fmt.Errorf("plan of %d bytes", len(blob))
@@ -94,7 +102,7 @@ func decode(blob []byte) (*view, error) {
 		uint64(h.relocs)+uint64(h.nrelocs)*uint64(relocSize) > size {
 		return nil, errors.New("plan with tables outside of it")
 	}
-	v := &view{blob: blob, relocs: map[uint64]uint64{}, results: map[uint64]int{}}
+	v := &view{blob: blob, before: int(h.before), relocs: map[uint64]uint64{}, results: map[uint64]int{}}
 	v.steps = make([]step, h.nsteps)
 	for i := range v.steps {
 		s := &v.steps[i]
@@ -192,6 +200,7 @@ var signatures = map[uint32]signature{
 	opFork:                  {"fork", "dc"},
 	opFail:                  {"fail", "e"},
 	opReport:                {"report", ""},
+	opPark:                  {"park", ""},
 	opSupervise:             {"supervise", ""},
 }
 
@@ -260,6 +269,9 @@ func (v *view) pointer(letter byte, offset uint64) string {
 	case 'F':
 		return fmt.Sprintf("{%d instructions}", v.word(offset)&0xffff)
 	case 'a':
+		if clear := v.word(min(offset+8, uint64(len(v.blob)))); clear != 0 {
+			return "{clear " + flags(flagNames['a'], clear) + "}"
+		}
 		return "{set " + flags(flagNames['a'], v.word(offset)) + "}"
 	case 'H':
 		return fmt.Sprintf("{%s, %s}", flags(flagNames['O'], v.word(offset)), flags(flagNames['R'], v.word(min(offset+16, uint64(len(v.blob))))))

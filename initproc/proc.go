@@ -23,7 +23,7 @@ var masked = struct{ files, dirs []string }{
 // maskProc covers what no job needs: files with /dev/null, directories with an empty one. The
 // /dev/null is the node that the server looked at (CheckDevices), in a /dev that nobody but init has
 // ever written to (CVE-2025-31133).
-func maskProc(b *builder, empty string) {
+func maskProc(b *builder) {
 	for _, name := range masked.files {
 		b.bind("mask /proc/"+name, "dev/null", "proc/"+name)
 		b.tolerate(uint16(unix.ENOENT))

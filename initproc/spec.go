@@ -1,6 +1,7 @@
 package initproc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +16,7 @@ type Spec struct {
 	Hostname string // at most 64 bytes
 	UID, GID uint32 // what the command runs as; not used with UserNamespace
 	Work     string // the host's directory that becomes the job's work directory; empty: one in memory
-	WorkSize int64  // bytes that fit into a work directory in memory; 0 is half of the machine's
+	WorkSize int64  // bytes that fit into a work directory in memory; 0 is as usual
 	Project  bool   // Work is held to a size by a project quota, which the job must not get out of
 
 	// The machine's, the same for every job.
@@ -24,6 +25,10 @@ type Spec struct {
 	UserNamespace bool     // there is no root: the sandbox's root is the caller
 	Join          int      // how many cgroup v1 `tasks` files init gets
 	Seccomp       []byte   // the filter of system calls, an array of struct sock_filter; empty is none
+	Usual         Sizes    // what jobs have that ask for nothing else: a sandbox has it until the job is known
+	// Template begins in a copy of a Template that was made with the same Anchor and Hide. Such a sandbox
+	// has nothing of the host's beside: no Work, Mounts, Root, Overlay or UserNamespace.
+	Template bool
 
 	// What was asked for.
 	Mounts      []Mount
@@ -31,12 +36,18 @@ type Spec struct {
 	Env         []string // K=V
 	Cwd         string   // as the job sees it
 	HostNetwork bool
-	TmpSize     int64  // bytes that fit into each of /tmp and /dev/shm; 0 is half of the memory
+	TmpSize     int64  // bytes that fit into each of /tmp and /dev/shm; 0 is as usual
 	Root        string // the directory of the host that becomes the root, read-only; empty is the host's own
 	Overlay     bool   // instead, the root is a writable view of the host's
 	OverlaySize int64  // bytes that fit into what the job changes in it; 0 is half of the memory
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
 	SeccompListener bool
+}
+
+// Sizes are how many bytes fit into a job's file systems in memory; 0 is half of the machine's.
+type Sizes struct {
+	Work int64 // the work directory
+	Tmp  int64 // each of /tmp and /dev/shm
 }
 
 // A Mount shows the job a file or directory of the host. Nothing on the way to Source or to Target may
@@ -50,34 +61,34 @@ type Mount struct {
 // Home is the job's work directory as the job sees it.
 const Home = "/home/job"
 
-// A Plan is the list of steps that make one sandbox and run the command in it. See the package's
-// documentation.
+// A Plan is the list of steps that make one sandbox and run the command in it, in two parts: what can be
+// done before the job is known, and the rest. See the package's documentation.
 type Plan struct {
-	blob       []byte
+	parts      [][]byte
 	namespaces uintptr
 	userns     bool
+}
+
+// Continues tells whether an init that was prepared by q's first part can go on with p's second: whether
+// what it has done is, byte for byte, what p begins with.
+func (p *Plan) Continues(q *Plan) bool {
+	return bytes.Equal(p.parts[0], q.parts[0]) && p.namespaces == q.namespaces && p.userns == q.userns
 }
 
 // A host is what a plan depends on beside its spec.
 type host struct {
 	mnt       uint64   // inode of the server's mount namespace, in which no plan may run
 	openFiles uint64   // the server's hard RLIMIT_NOFILE
-	mounts    []string // for an overlay, the mounts below the root, none below another
+	mounts    []string // for an overlay or a template, the mounts below the root, none below another
 }
 
 // NewPlan returns the plan for a job. It looks at nothing but s and what this process is like.
 func NewPlan(s Spec) (*Plan, error) {
-	var own unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
+	h, err := thisHost()
+	if err != nil {
+		return nil, err
 	}
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return nil, os.NewSyscallError("getrlimit", err)
-	}
-	h := host{mnt: own.Ino, openFiles: files.Max}
 	if s.Overlay {
-		var err error
 		if h.mounts, err = mountsBelowRoot(); err != nil {
 			return nil, err
 		}
@@ -85,22 +96,36 @@ func NewPlan(s Spec) (*Plan, error) {
 	return newPlan(s, h)
 }
 
+// thisHost is the host without its mounts.
+func thisHost() (h host, err error) {
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
+		return h, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return h, os.NewSyscallError("getrlimit", err)
+	}
+	return host{mnt: own.Ino, openFiles: files.Max}, nil
+}
+
 func newPlan(s Spec, h host) (*Plan, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	var b builder
-	order(&b, s, h)
-	p := &Plan{blob: b.encode(h.mnt), namespaces: namespaces, userns: s.UserNamespace}
+	var before builder
+	prepare(&before, s, h)
+	after := builder{before: len(before.steps)}
+	rest(&after, s, h)
+	p := &Plan{parts: [][]byte{before.encode(h.mnt), after.encode(h.mnt)}, namespaces: namespaces, userns: s.UserNamespace}
 	if s.HostNetwork {
 		p.namespaces &^= unix.CLONE_NEWNET
 	}
 	if s.UserNamespace {
 		p.namespaces |= unix.CLONE_NEWUSER
 	}
-	if len(p.blob) > maxPlan {
-		return nil, fmt.Errorf("command and environment take %d bytes, the most is about %d",
-			len(p.blob), maxPlan)
+	if n := len(p.parts[1]); n > maxPlan {
+		return nil, fmt.Errorf("command and environment take %d bytes, the most is about %d", n, maxPlan)
 	}
 	return p, nil
 }
@@ -110,6 +135,9 @@ const namespaces = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | un
 	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
 func (s *Spec) check() error {
+	if s.Template && (s.Work != "" || len(s.Mounts) > 0 || s.Root != "" || s.Overlay || s.UserNamespace) {
+		return errors.New("a sandbox from a template has nothing else of the host's")
+	}
 	if len(s.Command) == 0 || s.Command[0] == "" {
 		return errors.New("the command is empty")
 	}

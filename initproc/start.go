@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -20,6 +21,8 @@ type StartOptions struct {
 	Cgroup int
 	// Join are the version 1 `tasks` files, as many as Spec.Join said.
 	Join []*os.File
+	// Template is what Spec.Template said.
+	Template *Template
 }
 
 // An Init is a started sandbox as the server holds it.
@@ -33,6 +36,7 @@ type Init struct {
 	Stdout, Stderr *os.File
 
 	plan        *Plan // nil for an adopted one
+	sent        int   // how many of its parts init has
 	interrupted atomic.Bool
 	close       sync.Once
 }
@@ -49,10 +53,37 @@ func Start(plan *Plan, o StartOptions) (*Init, error) {
 	return i, nil
 }
 
-// Run sends init the plan and returns when the command runs, or as Await does.
-func (i *Init) Run(ctx context.Context) error {
-	if err := i.sendPlan(); err != nil {
+// Prepare sends init the first part of its plan, and returns at once: init makes the sandbox, and then
+// waits for the job. Until it has the rest it ends with this process.
+func (i *Init) Prepare() error { return i.sendPart() }
+
+// Prepared returns when init has done what Prepare gave it to do, or as Await does.
+func (i *Init) Prepared(ctx context.Context) error {
+	m, err := i.await(ctx)
+	if err != nil {
 		return err
+	}
+	if m.kind != msgParked {
+		return fmt.Errorf("the sandbox's init sent message %d while it was prepared", m.kind)
+	}
+	return i.take()
+}
+
+// Run sends init the rest of plan, which continues the one of Start, and returns when the command runs,
+// or as Await does.
+func (i *Init) Run(ctx context.Context, plan *Plan) error {
+	if !plan.Continues(i.plan) {
+		return errors.New("the sandbox was prepared by another plan")
+	}
+	i.plan = plan
+	for i.sent < len(plan.parts) {
+		err := i.sendPart()
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+			break // a step has failed and ended init; what it said of it is still to be read
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return i.Await(ctx)
 }
@@ -111,17 +142,17 @@ func (i *Init) start(o StartOptions) error {
 	}
 	// The order is the table in fds.go.
 	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, exe}
-	return i.clone(append(files, o.Join...), o.Cgroup)
+	return i.clone(append(files, o.Join...), o)
 }
 
-func (i *Init) clone(files []*os.File, cgroup int) error {
+func (i *Init) clone(files []*os.File, o StartOptions) error {
 	attr := &syscall.ProcAttr{
 		Env: []string{},
 		Dir: "/",
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  i.plan.namespaces,
-			UseCgroupFD: cgroup >= 0,
-			CgroupFD:    cgroup,
+			UseCgroupFD: o.Cgroup >= 0,
+			CgroupFD:    o.Cgroup,
 			PidFD:       &i.PidFD,
 			Setsid:      true,
 		},
@@ -139,7 +170,11 @@ func (i *Init) clone(files []*os.File, cgroup int) error {
 		}
 		attr.Files = append(attr.Files, fd)
 	}
-	pid, err := syscall.ForkExec(exePath, []string{InitName}, attr)
+	var pid int
+	err := o.Template.do(func() (err error) {
+		pid, err = syscall.ForkExec(exePath, []string{InitName}, attr)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("start the sandbox's init in new namespaces: %w", os.NewSyscallError("clone3", err))
 	}

@@ -68,7 +68,7 @@ func start(t *testing.T, s Spec) (*Init, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	return i, i.Run(t.Context())
+	return i, i.Run(t.Context(), plan)
 }
 
 // finish waits for the command's end and returns it with what it wrote.
@@ -302,11 +302,20 @@ func everyStepFails(t *testing.T, s Spec, most bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := decode(whole.blob)
-	if err != nil {
-		t.Fatal(err)
-	}
 	mounts := hostMounts(t)
+	for part := range whole.parts {
+		v, err := decode(whole.parts[part])
+		if err != nil {
+			t.Fatal(err)
+		}
+		partFails(t, s, part, v, most)
+	}
+	if now := hostMounts(t); now != mounts {
+		t.Errorf("mounts before:\n%s\nand after:\n%s", mounts, now)
+	}
+}
+
+func partFails(t *testing.T, s Spec, part int, v *view, most bool) {
 	for index := range v.steps {
 		plan, err := NewPlan(s)
 		if err != nil {
@@ -318,18 +327,18 @@ func everyStepFails(t *testing.T, s Spec, most bool) {
 			most && strings.HasPrefix(name, "mask ") {
 			continue
 		}
-		breakStep(plan, index, syscall.EUCLEAN)
+		breakStep(plan.parts[part], index, syscall.EUCLEAN)
 		i, err := Start(plan, StartOptions{Cgroup: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = i.Run(t.Context())
+		err = i.Run(t.Context(), plan)
 		var stepErr *StepError
 		if v.steps[index].nr == opSupervise { // the command runs by then; init's end is its end
 			if err != nil {
 				t.Errorf("step %d: %v", index, err)
 			}
-		} else if !errors.As(err, &stepErr) || stepErr.Step != index || stepErr.Errno != syscall.EUCLEAN ||
+		} else if !errors.As(err, &stepErr) || stepErr.Step != v.before+index || stepErr.Errno != syscall.EUCLEAN ||
 			stepErr.Name != name {
 			t.Errorf("step %d, %s: got %v", index, name, err)
 		}
@@ -337,9 +346,6 @@ func everyStepFails(t *testing.T, s Spec, most bool) {
 		if err := unix.Kill(i.Pid, 0); err != unix.ESRCH {
 			t.Errorf("step %d, %s: init is still there: %v", index, name, err)
 		}
-	}
-	if now := hostMounts(t); now != mounts {
-		t.Errorf("mounts before:\n%s\nand after:\n%s", mounts, now)
 	}
 }
 
@@ -349,11 +355,11 @@ func laterTry(v *view, index int) bool {
 }
 
 // breakStep replaces a step by one that fails.
-func breakStep(p *Plan, index int, errno syscall.Errno) {
+func breakStep(part []byte, index int, errno syscall.Errno) {
 	var h header
-	copy(raw(&h), p.blob)
+	copy(raw(&h), part)
 	var s step
-	place := p.blob[int(h.steps)+index*stepSize:]
+	place := part[int(h.steps)+index*stepSize:]
 	copy(raw(&s), place)
 	s.nr, s.kinds[0], s.args[0] = opFail, argNumber, uint64(errno)
 	copy(place, raw(&s))
@@ -409,7 +415,7 @@ func TestRefusesTheHostsMountNamespace(t *testing.T) {
 	}
 	defer i.Close()
 	var stepErr *StepError
-	if err := i.Run(t.Context()); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
+	if err := i.Run(t.Context(), plan); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -25,7 +25,8 @@ var needed = []uint{
 	unix.CAP_CHOWN,        // work directories
 	unix.CAP_FOWNER,       // what jobs left in them
 	unix.CAP_DAC_OVERRIDE,
-	unix.CAP_SETFCAP, // an overlay copies files with all they have, capabilities too
+	unix.CAP_SYS_CHROOT, // setns(2) into the mounts that sandboxes begin with
+	unix.CAP_SETFCAP,    // an overlay copies files with all they have, capabilities too
 }
 
 // dropCapabilities gives up all of root's capabilities that are not needed, for this process and all

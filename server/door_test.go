@@ -222,7 +222,7 @@ func TestDoorHolds(t *testing.T) {
 		{"a bomb of headers", 64, headerBomb},
 		{"frames of 16 MiB", 64, hugeFrames},
 		{"settings and pings that nobody reads the answers to", 64, floodUnread},
-		{"rapid reset", 128, rapidReset},
+		{"rapid reset", 160, rapidReset},
 		{"messages of 4 GiB", 64, hugeMessages},
 		{"requests that do not end", 320, unfinishedRequests},
 		{"requests a byte a frame", 160, dribbledRequests},

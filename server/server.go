@@ -40,6 +40,7 @@ type Command struct {
 	UIDRange         string          `name:"uid-range" help:"Ids of the users that jobs run as, each one job's alone; nobody's else (default: ${uid_range})." placeholder:"FIRST:COUNT"`
 	MaxJobs          int             `help:"Running jobs that one client may have." default:"10000"`
 	Work             string          `help:"Where the work directories of jobs are: auto (quota where the state directory's disk enforces project quotas, tmpfs elsewhere), quota, tmpfs (in memory, gone with the job), or disk (without a limit)." enum:"auto,quota,tmpfs,disk" default:"auto" env:"TELE_WORK" group:"Limits"`
+	Warm             int             `help:"Sandboxes that are kept ready for jobs to come; 0 is none." default:"4" env:"TELE_WARM"`
 	Max              Maxima          `embed:"" prefix:"max-" group:"Limits"`
 	Keep             Keeping         `embed:"" prefix:"keep-" group:"Retention"`
 	WhenFull         string          `help:"What happens to a job whose output finds no room: it waits, or stops." enum:"wait,stop" default:"wait" group:"Retention"`
@@ -121,7 +122,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
 	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
-		MostOutput: mostOutput, Work: job.Work(c.Work), MostWork: mostWork, FirstUID: firstUID, UIDs: uids, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
+		MostOutput: mostOutput, Work: job.Work(c.Work), Warm: c.Warm, MostWork: mostWork, FirstUID: firstUID, UIDs: uids, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err
 	}

@@ -94,10 +94,13 @@ func setNumber(dir, file string, version int, value int64) (int64, string, error
 // is a soft one: the kernel gives each connection some 100 KiB all the same.
 func setMemory(dir string, version int, value int64) (int64, string, error) {
 	applied, how, err := setNumber(dir, pick(version, "memory.limit_in_bytes", "memory.max"), version, value)
-	if err != nil || version != 1 || value == limits.Max {
+	if err != nil || version != 1 {
 		return applied, how, err
 	}
 	_, sockets, err := setNumber(dir, "memory.kmem.tcp.limit_in_bytes", version, value)
+	if value == limits.Max && (err == nil || errors.Is(err, os.ErrNotExist)) {
+		return applied, how, nil
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return applied, how + " (what waits in sockets is not in it: this kernel has no memory.kmem.tcp.limit_in_bytes)", nil
 	}
@@ -158,7 +161,7 @@ func cpuValue(quota string, period int64) int64 {
 // setSwap comes after memory. Version 1 limits the sum of both. A kernel that does not account for
 // swap has no file for it; where there is no swap at all, none can be used.
 func setSwap(dir string, version int, value, memory int64) (int64, string, error) {
-	if file := pick(version, "memory.memsw.limit_in_bytes", "memory.swap.max"); !exists(dir, file) {
+	if file := pick(version, memsw, "memory.swap.max"); !exists(dir, file) {
 		swaps, err := os.ReadFile("/proc/swaps")
 		if value == limits.Max {
 			return value, "no limit was asked for", nil
@@ -176,7 +179,7 @@ func setSwap(dir string, version int, value, memory int64) (int64, string, error
 	if value != limits.Max && memory != limits.Max {
 		sum = value + memory
 	}
-	applied, how, err := setNumber(dir, "memory.memsw.limit_in_bytes", 1, sum)
+	applied, how, err := setNumber(dir, memsw, 1, sum)
 	if applied != limits.Max && memory != limits.Max {
 		applied -= memory
 	}

@@ -15,11 +15,12 @@ import (
 
 // A Group holds one job.
 type Group struct {
-	m      *Manager
-	paths  []string // its directories, one in each of the manager's trees
-	status []limits.Status
-	clone  *os.File
-	join   []*os.File
+	m       *Manager
+	paths   []string // its directories, one in each of the manager's trees
+	request Request
+	status  []limits.Status
+	clone   *os.File
+	join    []*os.File
 }
 
 // A Request is what Create needs.
@@ -41,11 +42,37 @@ func (m *Manager) Create(id string, r Request) (*Group, error) {
 		g.CloseStartFiles()
 		return nil, errors.Join(err, g.Delete())
 	}
+	g.request = r
 	for _, name := range limits.Names {
 		g.status = append(g.status, g.apply(name, r))
 	}
 	return g, nil
 }
+
+// Set changes the limits of a group that Create made to those of r; its disks stay.
+func (g *Group) Set(r Request) error {
+	before := g.request.Limits
+	g.request.Limits = r.Limits
+	if dir, version := g.dir("memory"); version == 1 && r.Limits.Memory != before.Memory && exists(dir, memsw) {
+		// The limit with swap is never below the one without: it is out of the way until both are set.
+		if err := writeFile(dir, memsw, "-1"); err != nil {
+			return err
+		}
+	}
+	for i, name := range limits.Names {
+		same := r.Limits.Get(name) == before.Get(name)
+		if name == limits.Swap { // of version 1 it is the sum of both
+			same = same && r.Limits.Memory == before.Memory
+		}
+		if !same {
+			g.status[i] = g.apply(name, g.request)
+		}
+	}
+	return nil
+}
+
+// memsw is the limit of memory and swap together, of version 1.
+const memsw = "memory.memsw.limit_in_bytes"
 
 func (g *Group) create() error {
 	for i, t := range g.m.trees {
@@ -149,6 +176,9 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 	defer unix.Close(fd)
 	for ctx.Err() == nil {
 		text, err := readAll(fd)
+		if gone(err) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -114,26 +114,24 @@ func ioBytes(text string, skip func(number string) bool) (read, write *uint64) {
 	var r, w uint64
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
-		if len(words) < 2 || skip(words[0]) {
-			continue
-		}
+		var read, written uint64
 		if len(words) == 3 && words[1] == "Read" {
-			n, _ := strconv.ParseUint(words[2], 10, 64)
-			r += n
+			read, _ = strconv.ParseUint(words[2], 10, 64)
 		}
 		if len(words) == 3 && words[1] == "Write" {
-			n, _ := strconv.ParseUint(words[2], 10, 64)
-			w += n
+			written, _ = strconv.ParseUint(words[2], 10, 64)
 		}
 		for _, word := range words {
 			key, value, _ := strings.Cut(word, "=")
-			n, _ := strconv.ParseUint(value, 10, 64)
 			switch key {
 			case "rbytes":
-				r += n
+				read, _ = strconv.ParseUint(value, 10, 64)
 			case "wbytes":
-				w += n
+				written, _ = strconv.ParseUint(value, 10, 64)
 			}
+		}
+		if read+written > 0 && !skip(words[0]) { // the answer is looked for in the file system
+			r, w = r+read, w+written
 		}
 	}
 	return &r, &w

@@ -76,7 +76,8 @@ func planOf(spec *telev1.JobSpec) (*initproc.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return initproc.NewPlan(t.sandbox("fuzz", "/state/jobs/fuzz", DefaultFirstUID, spec, room{work: 1 << 20, tmp: values.Memory}, places{}, 0))
+	return (&sandbox{table: t, id: "fuzz", dir: "/state/jobs/fuzz", uid: DefaultFirstUID}).newPlan(
+		request{spec: spec, values: values, room: room{work: 1 << 20, tmp: values.Memory}}, false)
 }
 
 // Whatever is asked for, the answer is a plan, or a short text that says what is wrong. The strings

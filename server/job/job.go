@@ -255,9 +255,11 @@ func (j *Job) outputEnds(cause error) {
 	})
 }
 
-// end writes down how the job ended, and takes its sandbox away. In this order: until the record
-// says it, init keeps it. It returns false when the server ends before the record could be written.
+// end writes down how the job ended, tells it, and takes its sandbox away. In this order: until the record
+// says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for that. It returns false when the server ends before the record could be written.
 func (j *Job) end(exit initproc.Exit, waitErr error) bool {
+	j.table.warm.begin()
+	defer j.table.warm.end()
 	j.mu.Lock()
 	for _, timer := range j.timers {
 		timer.Stop()
@@ -284,19 +286,20 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		return false
 	}
 	j.table.at("end recorded")
-	j.closeUpper()
-	j.init.Close()
-	j.table.at("sandbox closed")
-	err = errors.Join(err, j.group.Delete())
-
 	j.mu.Lock()
 	j.record = record
 	j.mu.Unlock()
 	j.log.Finish()
-	_ = j.log.Close()
-	j.table.logEnd(job, err)
 	j.table.shelve(j)
 	close(j.done)
+
+	j.closeUpper()
+	j.init.Close()
+	j.table.at("sandbox closed")
+	err = errors.Join(err, j.group.Delete())
+	_ = j.log.Close()
+	j.table.logEnd(job, err)
+	j.table.running.Done()
 	return true
 }
 
@@ -322,4 +325,5 @@ func (j *Job) letGo() {
 		_ = j.log.Close() // readers go on
 	}
 	j.table.release(j)
+	j.table.running.Done()
 }

@@ -227,11 +227,7 @@ func TestManyAtOnceAndReopen(t *testing.T) {
 			t.Error(problem)
 		}
 	}
-	again, err := Open(table.options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(again.Stop)
+	again := reopen(t, table)
 	jobs := list(t, again)
 	if len(jobs) != cap(done) {
 		t.Fatalf("%d jobs after reopening", len(jobs))

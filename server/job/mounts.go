@@ -1,10 +1,12 @@
 package job
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,24 +23,28 @@ type mountWatch struct {
 	fd    int // /proc/self/mountinfo, once open; not os's, whose poller would take the news from ours
 	open  bool
 	found []string
+	seen  int // how often the mounts were looked at: another number, other mounts
+
+	watching sync.WaitGroup
 }
 
-// hiding is what a job that starts now sees empty.
-func (t *Table) hiding() []string {
-	list, err := t.mounts.hide(t.hide)
+// hiding is what a job that starts now sees empty, and the state of the mounts that it is for.
+func (t *Table) hiding() (list []string, seen int) {
+	list, seen, err := t.mounts.hide(t.hide)
 	if err != nil {
 		t.options.Log.Err(err).Msg("look for other mounts of /proc and the like")
-		return t.hide
+		return t.hide, seen
 	}
-	return list
+	return list, seen
 }
 
 // hide returns list with what else is to be covered, in the same order: what holds another after it.
-func (w *mountWatch) hide(list []string) ([]string, error) {
+func (w *mountWatch) hide(list []string) (_ []string, seen int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.lookLocked(); err != nil {
-		return nil, err
+		w.seen++ // nobody knows
+		return nil, w.seen, err
 	}
 	var more []string
 	for _, dir := range w.found {
@@ -47,12 +53,12 @@ func (w *mountWatch) hide(list []string) ([]string, error) {
 		}
 	}
 	if len(more) == 0 {
-		return list, nil
+		return list, w.seen, nil
 	}
 	more = append(more, list...)
 	slices.Sort(more)
 	slices.Reverse(more)
-	return more, nil
+	return more, w.seen, nil
 }
 
 // lookLocked reads the mounts when they are not those of the last time, which poll(2) tells at next to
@@ -74,6 +80,7 @@ func (w *mountWatch) lookLocked() (err error) {
 		return err
 	}
 	w.found = nil
+	w.seen++
 	for line := range strings.Lines(string(text)) {
 		before, after, _ := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
@@ -89,6 +96,38 @@ func (w *mountWatch) lookLocked() (err error) {
 	return nil
 }
 
+// changes tells when the host's mounts change, until ctx ends; twice in a row may be told once. It has a
+// descriptor of its own: each tells of a change once.
+func (w *mountWatch) changes(ctx context.Context) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return changed // starts look for themselves
+	}
+	file := os.NewFile(uintptr(fd), "mountinfo")
+	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	w.watching.Go(func() {
+		defer stop()
+		defer file.Close()
+		conn, err := file.SyscallConn()
+		for err == nil {
+			err = conn.Read(func(fd uintptr) bool {
+				fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+				n, err := unix.Poll(fds, 0)
+				return err == nil && n > 0
+			})
+			if err != nil {
+				return
+			}
+			select {
+			case changed <- struct{}{}:
+			default: // not yet heard
+			}
+		}
+	})
+	return changed
+}
+
 // unescape undoes what mountinfo does to a path.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
@@ -100,6 +139,7 @@ func inside(dir string, of []string) bool {
 }
 
 func (w *mountWatch) close() {
+	w.watching.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open {

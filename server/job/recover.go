@@ -88,6 +88,7 @@ func (t *Table) recoverJob(j *Job) (running bool, err error) {
 func (t *Table) adopt(j *Job) (err error) {
 	j.group = t.options.Cgroups.Adopt(j.id, j.record.Cgroups)
 	t.mu.Lock()
+	t.uids[j.record.Uid]++
 	t.holdLocked(j)
 	t.mu.Unlock()
 	defer close(j.made)
@@ -184,12 +185,14 @@ func (t *Table) loseLater(j *Job, record *recordv1.Record) {
 		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
 	}
 	t.mu.Lock()
+	t.uids[j.record.Uid]++
 	t.holdLocked(j)
 	t.enterLocked(j)
 	t.mu.Unlock()
 	go func() {
 		if err := t.writeWhenRoom(j, record); err != nil {
 			t.release(j) // the next server comes to the same verdict
+			t.running.Done()
 			return
 		}
 		j.mu.Lock()
@@ -198,6 +201,7 @@ func (t *Table) loseLater(j *Job, record *recordv1.Record) {
 		t.logEnd(record.Job, nil)
 		t.shelve(j)
 		close(j.done)
+		t.running.Done()
 	}()
 }
 

@@ -396,6 +396,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			if r := job.Refused; len(r) != 1 || r[0].Call != "unshare(CLONE_NEWUSER)" || r[0].Count != 1 {
 				t.Errorf("refused: %v", r)
 			}
+			table.running.Wait() // the sandbox goes when the end was told
 			if r, err := readRecord(j.dir); err != nil || !initproc.Gone(initID(r)) {
 				t.Errorf("init is left: %v", err)
 			}
@@ -462,6 +463,7 @@ func TestTakeOverWhileTheDiskIsFull(t *testing.T) {
 		j.init.Detach()
 		_ = j.log.Close()
 		table.release(j)
+		table.running.Done()
 		if err := os.Symlink("/dev/full", filepath.Join(j.dir, "record.new")); err != nil {
 			t.Error(err)
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/telerun/tele/initproc"
@@ -13,7 +11,6 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
-	"github.com/telerun/tele/server/output"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -25,57 +22,81 @@ func (e *LimitError) Error() string {
 		e.Status.Name, e.Status.Asked, e.Status.WhyNot)
 }
 
+// A request is what a spec asks for, checked, and found where it is something of this machine.
+type request struct {
+	spec   *telev1.JobSpec
+	values limits.Limits
+	room   room
+	where  places
+}
+
+// check looks at all of a spec.
+func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
+	r.spec = spec
+	if err := checkSpec(spec); err != nil {
+		return r, err
+	}
+	if r.values, err = parseLimits(spec.GetLimits(), t.options.Most); err != nil {
+		return r, err
+	}
+	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
+		return r, err
+	}
+	if r.room, err = t.roomFor(spec, r.values); err != nil {
+		return r, err
+	}
+	r.where, err = t.findPlaces(spec)
+	return r, err
+}
+
 // Start makes a job and returns when its command runs. An error leaves nothing behind; a
 // *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
 // with the same key, one makes the job and all return it; an empty key is none.
 func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec) (*Job, error) {
-	if err := checkSpec(spec); err != nil {
+	r, err := t.check(spec)
+	if err != nil {
 		return nil, err
 	}
 	if len(key) > maxKey {
 		return nil, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
 	}
-	values, err := parseLimits(spec.GetLimits(), t.options.Most)
-	if err != nil {
-		return nil, err
+	t.warm.begin()
+	defer t.warm.end()
+	s := t.takeWarm(r)
+	if s == nil {
+		s = t.newSandbox()
 	}
-	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
-		return nil, err
-	}
-	room, err := t.roomFor(spec, values)
-	if err != nil {
-		return nil, err
-	}
-	where, err := t.findPlaces(spec)
-	if err != nil {
-		return nil, err
-	}
-	id := newID()
-	j := newJob(t, filepath.Join(t.jobsDir(), id), &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
-		Job: &telev1.Job{Id: id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
+	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
+		Job: &telev1.Job{Id: s.id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
-	if where.user != nil {
-		j.record.Uid = where.user.UID
-	}
-	j.namedUser = where.user != nil
-	for {
-		earlier, err := t.reserve(j)
-		if err != nil {
-			return nil, err
+	if earlier, err := t.enter(ctx, j, s, r); earlier != nil || err != nil {
+		if s.warm {
+			t.giveBack(s)
 		}
-		if earlier == nil {
-			break
-		}
-		if j, err := earlier.again(ctx, spec); j != nil || err != nil {
-			return j, err
-		}
+		return earlier, err
 	}
 	defer close(j.made)
-	if err := j.start(ctx, values, room, where); err != nil {
+	if err := j.start(ctx, r, s); err != nil {
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
 	return j, nil
+}
+
+// enter reserves what j needs, or returns the job that was made with its key already.
+func (t *Table) enter(ctx context.Context, j *Job, s *sandbox, r request) (*Job, error) {
+	if j.namedUser = r.where.user != nil; j.namedUser {
+		s.uid = r.where.user.UID
+	}
+	for {
+		earlier, err := t.reserve(j, s)
+		if earlier == nil || err != nil {
+			return nil, err
+		}
+		if j, err := earlier.again(ctx, r.spec); j != nil || err != nil {
+			return j, err
+		}
+	}
 }
 
 const maxKey = 64
@@ -100,104 +121,80 @@ func (j *Job) again(ctx context.Context, spec *telev1.JobSpec) (*Job, error) {
 
 // Plan is the plan that Start would carry out, for people.
 func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
-	if err := checkSpec(spec); err != nil {
-		return "", err
-	}
-	values, err := parseLimits(spec.GetLimits(), t.options.Most)
+	r, err := t.check(spec)
 	if err != nil {
 		return "", err
 	}
-	room, err := t.roomFor(spec, values)
-	if err != nil {
-		return "", err
-	}
-	where, err := t.findPlaces(spec)
-	if err != nil {
-		return "", err
-	}
-	id := "dryrun"
-	plan, err := initproc.NewPlan(t.sandbox(id, filepath.Join(t.jobsDir(), id), t.options.FirstUID, spec, room, where, 0))
+	s := &sandbox{table: t, id: "dryrun", uid: t.options.FirstUID}
+	s.dir = t.jobDir(s.id)
+	template, done := t.useTemplate(r)
+	defer done()
+	plan, err := s.newPlan(r, template != nil)
 	if err != nil {
 		return "", err
 	}
 	return plan.String(), nil
 }
 
-func (t *Table) sandbox(id, dir string, uid uint32, spec *telev1.JobSpec, room room, where places, join int) initproc.Spec {
-	name, gid := where.whom(uid)
-	s := initproc.Spec{
-		Hostname: id, UID: uid, GID: gid, WorkSize: room.work, TmpSize: room.tmp,
-		Anchor: t.anchor(), Hide: t.hiding(), UserNamespace: !t.root, Join: join,
-		Command: spec.Command, Env: environment(id, initproc.Home, name, spec.Env), Cwd: spec.Cwd,
-		HostNetwork: spec.Network == telev1.Network_NETWORK_HOST,
+func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
+	name, gid := r.where.whom(s.uid)
+	hide, _ := t.hiding()
+	spec := initproc.Spec{
+		Hostname: s.id, UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
+		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
+		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
+		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
+		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
 	}
-	s.Mounts = where.mounts
-	if where.root != "" {
-		s.Root, s.Hide = where.root, where.hide
+	spec.Mounts = r.where.mounts
+	if r.where.root != "" {
+		spec.Root, spec.Hide = r.where.root, r.where.hide
 	}
-	if spec.Root == RootOverlay {
-		s.Overlay, s.OverlaySize = true, room.root
+	if r.spec.Root == RootOverlay {
+		spec.Overlay, spec.OverlaySize = true, r.room.root
 	}
-	filter(&s, spec)
-	if s.Cwd == "" {
-		s.Cwd = initproc.Home
+	filter(&spec, r.spec)
+	if spec.Cwd == "" {
+		spec.Cwd = initproc.Home
 	}
 	if t.work != WorkTmpfs {
-		s.Work, s.Project = workDir(dir), t.work == WorkQuota
+		spec.Work, spec.Project = workDir(s.dir), t.work == WorkQuota
 	}
-	return s
+	return spec
+}
+
+// groupRequest is what r needs of its cgroup.
+func (t *Table) groupRequest(r request) cgroup.Request {
+	request := cgroup.Request{Limits: r.values, Devices: t.devices, NoDevice: t.noDevice,
+		ReadDevices: t.readDevices, NoReadDevice: t.noReadDevice}
+	if writable := r.where.writable(); len(writable) > 0 {
+		request.Devices, request.NoDevice = cgroup.FindDevices(append(writable, t.jobsDir())...)
+	}
+	return request
 }
 
 // start goes through everything that a running job has; undo takes back what is there. A server
 // that is killed between two of these steps leaves something half-made, which the next one takes
-// away, or, from where the plan is sent, brings to its end (recover.go).
-func (j *Job) start(ctx context.Context, values limits.Limits, room room, where places) (err error) {
-	t, job := j.table, j.record.Job
+// away, or, from where the rest of the plan is sent, brings to its end (recover.go).
+func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
+	t := j.table
 	t.at("reserved")
-	workStatus, err := j.makeDirs(room, where)
+	err = s.forJob(r)
+	j.log, j.group, j.init = s.log, s.group, s.init
 	if err != nil {
-		return err
-	}
-	t.at("directory made")
-	if j.log, err = output.Create(j.dir); err != nil {
 		return err
 	}
 	if err := j.boundOutput(); err != nil {
 		return err
 	}
-	t.at("output made")
-	request := cgroup.Request{Limits: values, Devices: t.devices, NoDevice: t.noDevice,
-		ReadDevices: t.readDevices, NoReadDevice: t.noReadDevice}
-	if writable := where.writable(); len(writable) > 0 {
-		request.Devices, request.NoDevice = cgroup.FindDevices(append(writable, t.jobsDir())...)
-	}
-	if j.group, err = t.options.Cgroups.Create(j.id, request); err != nil {
+	if err := j.sayLimits(s, r); err != nil {
 		return err
 	}
-	defer j.group.CloseStartFiles()
-	t.at("cgroup made")
-	for _, s := range slices.Concat(j.group.Status(), []limits.Status{workStatus}, room.memoryStatus()) {
-		if s.WhyNot != "" && job.Spec.Strict {
-			return &LimitError{s}
-		}
-		job.Limits = append(job.Limits, &telev1.LimitStatus{Name: string(s.Name), Asked: s.Asked,
-			Applied: s.Applied, How: s.How, WhyNot: s.WhyNot})
-	}
-	job.Limits = append(job.Limits, j.outputStatus())
-	join := j.group.JoinFiles()
-	plan, err := initproc.NewPlan(t.sandbox(j.id, j.dir, j.record.Uid, job.Spec, room, where, len(join)))
-	if err != nil {
-		return bad("spec.command", "%v", err)
-	}
-	if j.init, err = initproc.Start(plan, initproc.StartOptions{Cgroup: j.group.CloneFD(), Join: join}); err != nil {
-		return err
-	}
-	t.at("init started")
 	if err := j.writeStarted(); err != nil {
 		return err
 	}
 	t.at("submitted")
-	if err := j.init.Run(ctx); err != nil {
+	if err := j.init.Run(ctx, s.plan); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {
@@ -209,6 +206,20 @@ func (j *Job) start(ctx context.Context, values limits.Limits, room room, where 
 	}
 	t.at("recorded")
 	j.watch()
+	return nil
+}
+
+// sayLimits tells what became of each limit.
+func (j *Job) sayLimits(s *sandbox, r request) error {
+	job := j.record.Job
+	for _, status := range slices.Concat(s.group.Status(), []limits.Status{s.work}, r.room.memoryStatus()) {
+		if status.WhyNot != "" && r.spec.Strict {
+			return &LimitError{status}
+		}
+		job.Limits = append(job.Limits, &telev1.LimitStatus{Name: string(status.Name), Asked: status.Asked,
+			Applied: status.Applied, How: status.How, WhyNot: status.WhyNot})
+	}
+	job.Limits = append(job.Limits, j.outputStatus())
 	return nil
 }
 
@@ -252,15 +263,6 @@ func (j *Job) setRunning() error {
 	return nil
 }
 
-// makeDirs makes the job's directory, and in it its work directory where that is not in memory.
-func (j *Job) makeDirs(room room, where places) (work limits.Status, err error) {
-	if err := os.Mkdir(j.dir, 0o700); err != nil {
-		return work, err
-	}
-	_, gid := where.whom(j.record.Uid)
-	return j.makeWork(room, gid)
-}
-
 // undo takes back a start that failed; the record goes last.
 func (j *Job) undo() error {
 	var errs []error
@@ -278,5 +280,6 @@ func (j *Job) undo() error {
 	j.table.space.Remove(j.dir)
 	j.table.forget(j)
 	j.table.release(j)
+	j.table.running.Done()
 	return errors.Join(errs...)
 }

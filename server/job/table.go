@@ -63,6 +63,7 @@ type Options struct {
 	// while it lives; UIDs 0 is the default range.
 	FirstUID, UIDs uint32
 	Hide           []string // directories of the host that jobs see empty
+	Warm           int      // sandboxes that are kept ready for jobs to come
 	// Log gets a line for each job that ends, or is taken over from an earlier server.
 	Log zerolog.Logger
 }
@@ -73,6 +74,9 @@ type Table struct {
 	hide    []string
 	ownDir  string // the state directory, by the path that no link is on
 	mounts  mountWatch
+	usual   request // what a job asks for that asks for nothing
+	common  common
+	warm    pool
 	root    bool
 	work    Work   // never WorkAuto
 	whyWork string // in words
@@ -115,6 +119,9 @@ func Open(o Options) (*Table, error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
 		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
 		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1)}
+	if o.Warm < 0 || o.Warm > maxWarm {
+		return nil, fmt.Errorf("%d warm sandboxes: at least 0 and at most %d are kept", o.Warm, maxWarm)
+	}
 	if o.UIDs == 0 {
 		t.options.FirstUID, t.options.UIDs = DefaultFirstUID, DefaultUIDs
 	}
@@ -138,15 +145,26 @@ func Open(o Options) (*Table, error) {
 	t.hide = hidden(o.StateDir, o.Hide)
 	t.devices, t.noDevice = cgroup.FindDevices(t.jobsDir())
 	t.readDevices, t.noReadDevice = cgroup.FindDevices("/")
+	if t.usual, err = t.check(&telev1.JobSpec{Command: []string{"true"}}); err != nil {
+		return nil, err
+	}
 	if err := t.recover(); err != nil {
 		return nil, err
 	}
 	t.keeper.Go(t.keep)
+	t.warm.size, t.warm.wake = o.Warm, make(chan struct{}, 1)
+	if t.root {
+		t.renewTemplate()
+		t.warm.done.Go(t.tendPool)
+	}
 	return t, nil
 }
 
 func (t *Table) jobsDir() string { return filepath.Join(t.options.StateDir, "jobs") }
-func (t *Table) anchor() string  { return filepath.Join(t.options.StateDir, "root") }
+
+func (t *Table) jobDir(id string) string { return filepath.Join(t.jobsDir(), id) }
+
+func (t *Table) anchor() string { return filepath.Join(t.options.StateDir, "root") }
 
 // hidden are the private places of this host that jobs see empty: those that are configured, and
 // the server's own. A link is followed to where it leads; what is not there needs no hiding, nor
@@ -287,6 +305,7 @@ func (t *Table) wait() {
 	t.running.Wait()
 	t.leave(ErrClosing)
 	t.keeper.Wait()
+	t.warm.done.Wait()
 	t.mounts.close()
 }
 
@@ -317,9 +336,9 @@ func (j *Job) interrupt() {
 	}
 }
 
-// reserve enters a job that is about to be made, unless its key belongs to another: then it returns
+// reserve enters a job that is about to be made in s, unless its key belongs to another: then it returns
 // that one.
-func (t *Table) reserve(j *Job) (earlier *Job, err error) {
+func (t *Table) reserve(j *Job, s *sandbox) (earlier *Job, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if earlier := t.keys[key{j.owner, j.key}]; earlier != nil {
@@ -335,34 +354,56 @@ func (t *Table) reserve(j *Job) (earlier *Job, err error) {
 	if t.options.MaxJobs > 0 && t.owners[j.owner] >= t.options.MaxJobs {
 		return nil, ErrTooMany
 	}
-	if !j.namedUser && !t.takeUIDLocked(j) {
-		return nil, fmt.Errorf("all %d user ids for jobs are in use", t.options.UIDs)
+	switch {
+	case j.namedUser:
+		t.uids[s.uid]++
+	case !s.warm:
+		if err := t.takeUIDLocked(s); err != nil {
+			return nil, err
+		}
 	}
+	j.record.Uid = s.uid
 	t.holdLocked(j)
 	return nil, nil
 }
 
-// takeUIDLocked gives the job a user id of its own.
-func (t *Table) takeUIDLocked(j *Job) bool {
+// takeUID gives a sandbox a user id that no other has, until dropUIDLocked.
+func (t *Table) takeUID(s *sandbox) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return ErrClosing
+	}
+	return t.takeUIDLocked(s)
+}
+
+func (t *Table) takeUIDLocked(s *sandbox) error {
 	if !t.root {
-		j.record.Uid = uint32(os.Getuid())
-		return true
+		s.uid = uint32(os.Getuid())
+		t.uids[s.uid]++
+		return nil
 	}
 	for range t.options.UIDs {
 		uid := t.options.FirstUID + t.nextUID
 		t.nextUID = (t.nextUID + 1) % t.options.UIDs
 		if t.uids[uid] == 0 {
-			j.record.Uid = uid
-			return true
+			s.uid = uid
+			t.uids[uid]++
+			return nil
 		}
 	}
-	return false
+	return fmt.Errorf("all %d user ids for jobs are in use", t.options.UIDs)
 }
 
-// holdLocked counts a job among those that run, until release.
+func (t *Table) dropUIDLocked(uid uint32) {
+	if t.uids[uid]--; t.uids[uid] == 0 {
+		delete(t.uids, uid)
+	}
+}
+
+// holdLocked counts a job among those that run, until release. Its user is counted already.
 func (t *Table) holdLocked(j *Job) {
 	j.uid = j.record.Uid
-	t.uids[j.uid]++
 	t.owners[j.owner]++
 	t.enterKeyLocked(j)
 	t.running.Add(1)
@@ -374,17 +415,14 @@ func (t *Table) enterKeyLocked(j *Job) {
 	}
 }
 
-// release gives back what holdLocked took.
+// release gives back what holdLocked took, but for its place in running.
 func (t *Table) release(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.uids[j.uid]--; t.uids[j.uid] == 0 {
-		delete(t.uids, j.uid)
-	}
+	t.dropUIDLocked(j.uid)
 	if t.owners[j.owner]--; t.owners[j.owner] == 0 {
 		delete(t.owners, j.owner)
 	}
-	t.running.Done()
 }
 
 // add shows a job that runs. One that began before the server's end and runs only now is treated

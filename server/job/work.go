@@ -115,36 +115,37 @@ func (t *Table) roomFor(spec *telev1.JobSpec, values limits.Limits) (r room, err
 }
 
 // makeWork makes the work directory where it is on disk, and says what holds it to its size.
-func (j *Job) makeWork(r room, gid uint32) (limits.Status, error) {
-	asked := limits.Format(limits.Work, r.work)
-	s := limits.Status{Name: limits.Work, Asked: asked}
-	if j.table.work == WorkTmpfs {
-		s.Applied, s.How = asked, fmt.Sprintf("tmpfs size=%d, counted in the memory limit", r.work)
-		return s, nil
+func (s *sandbox) makeWork(r request) (limits.Status, error) {
+	asked := limits.Format(limits.Work, r.room.work)
+	status := limits.Status{Name: limits.Work, Asked: asked}
+	if s.table.work == WorkTmpfs {
+		status.Applied, status.How = asked, fmt.Sprintf("tmpfs size=%d, counted in the memory limit", r.room.work)
+		return status, nil
 	}
-	dir := workDir(j.dir)
+	dir := workDir(s.dir)
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return s, err
+		return status, err
 	}
-	if j.table.root {
-		if err := os.Chown(dir, int(j.record.Uid), int(gid)); err != nil {
-			return s, err
+	if s.table.root {
+		_, gid := r.where.whom(s.uid)
+		if err := os.Chown(dir, int(s.uid), int(gid)); err != nil {
+			return status, err
 		}
 	}
 	switch {
-	case r.work == limits.Max:
-		s.Applied, s.How = asked, "none: on the host's disk"
-	case j.table.work == WorkDisk:
-		s.WhyNot = "this server keeps work directories on its disk without a limit (tele serve --work disk)"
+	case r.room.work == limits.Max:
+		status.Applied, status.How = asked, "none: on the host's disk"
+	case s.table.work == WorkDisk:
+		status.WhyNot = "this server keeps work directories on its disk without a limit (tele serve --work disk)"
 	default:
-		how, err := quota.Limit(dir, r.work)
+		how, err := quota.Limit(dir, r.room.work)
 		if err != nil {
-			s.WhyNot = err.Error()
+			status.WhyNot = err.Error()
 		} else {
-			s.Applied, s.How = asked, how
+			status.Applied, status.How = asked, how
 		}
 	}
-	return s, nil
+	return status, nil
 }
 
 // roomForChanges is how much a job may change in its root; memory is for who asks for nothing.

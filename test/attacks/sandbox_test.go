@@ -119,7 +119,7 @@ func asRoot(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
 	mustDo(t, err)
 	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles()})
 	if err == nil {
-		if err = i.Run(t.Context()); err != nil {
+		if err = i.Run(t.Context(), plan); err != nil {
 			i.Close()
 		}
 	}

@@ -1,0 +1,110 @@
+package job
+
+import (
+	"errors"
+	"os"
+
+	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits"
+	"github.com/telerun/tele/limits/cgroup"
+	"github.com/telerun/tele/server/output"
+)
+
+// A sandbox is what a job runs in, as far as it is made without the job: the directory with its output,
+// the cgroup, and the init, which has the first part of its plan. It is for one job, which has its id.
+type sandbox struct {
+	table *Table
+	id    string
+	dir   string
+	uid   uint32 // who the job runs as
+
+	log   *output.Log
+	group *cgroup.Group
+	plan  *initproc.Plan
+	init  *initproc.Init
+	work  limits.Status // what holds the work directory to its size
+	join  int           // how many version 1 groups there are
+	warm  bool          // it was made before there was a job
+	seen  int           // the state of the host's mounts that it was made from
+}
+
+// newSandbox is one of which nothing is there yet.
+func (t *Table) newSandbox() *sandbox {
+	id := newID()
+	return &sandbox{table: t, id: id, dir: t.jobDir(id)}
+}
+
+// make makes it, for jobs that ask for what r does, and does not wait for init. When it fails, remove
+// takes back what is there.
+func (s *sandbox) make(r request) (err error) {
+	t := s.table
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return err
+	}
+	if s.work, err = s.makeWork(r); err != nil {
+		return err
+	}
+	t.at("directory made")
+	if s.log, err = output.Create(s.dir); err != nil {
+		return err
+	}
+	t.at("output made")
+	if s.group, err = t.options.Cgroups.Create(s.id, t.groupRequest(r)); err != nil {
+		return err
+	}
+	defer s.group.CloseStartFiles()
+	t.at("cgroup made")
+	template, done := t.useTemplate(r)
+	defer done()
+	join := s.group.JoinFiles()
+	s.join = len(join)
+	if s.plan, err = s.newPlan(r, template != nil); err != nil {
+		return err
+	}
+	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: join, Template: template})
+	if err != nil {
+		return err
+	}
+	t.at("init started")
+	return s.init.Prepare()
+}
+
+// forJob makes it what r asks for, from what there is of it.
+func (s *sandbox) forJob(r request) (err error) {
+	if !s.warm {
+		return s.make(r)
+	}
+	if s.plan, err = s.newPlan(r, true); err != nil {
+		return err
+	}
+	if s.work, err = s.makeWork(r); err != nil { // in memory: it is told anew
+		return err
+	}
+	return s.group.Set(s.table.groupRequest(r))
+}
+
+// newPlan is the plan for a job that asks for r.
+func (s *sandbox) newPlan(r request, template bool) (*initproc.Plan, error) {
+	spec := s.table.sandboxSpec(s, r)
+	spec.Template = template
+	plan, err := initproc.NewPlan(spec)
+	if err != nil {
+		return nil, bad("spec.command", "%v", err)
+	}
+	return plan, nil
+}
+
+// remove takes it away, as much as there is of it.
+func (s *sandbox) remove() error {
+	var errs []error
+	if s.init != nil {
+		s.init.Close()
+	}
+	if s.group != nil {
+		errs = append(errs, s.group.Delete())
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	return errors.Join(append(errs, removeJob(s.dir))...)
+}
