@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 
@@ -52,18 +53,19 @@ func main() { os.Exit(run(os.Args)) }
 func run(args []string) int {
 	name := filepath.Base(args[0])
 	args = args[1:]
-	var grammar any = &commandLine{}
+	var grammar any
 	switch command, isLink := strings.CutPrefix(name, "tele-"); {
 	case name == doctor.ProbeName:
 		return doctor.Probe(args)
 	case name == "telerun":
 		grammar = &cli.Telerun{}
 	case name == "teleworker":
-		grammar, name = &server.Command{}, "teleworker"
-	case isLink:
-		name, args = "tele", append([]string{command}, args...)
+		grammar = &server.Command{}
 	default:
-		name = "tele"
+		if isLink {
+			args = append([]string{command}, args...)
+		}
+		name, grammar = "tele", grammarFor(args)
 	}
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
@@ -89,6 +91,19 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
 	}
 	return code
+}
+
+// grammarFor is the part of commandLine that args need: the command that they begin with, or all.
+// Kong builds its model by reflection, and that of all commands takes as long as running a small job.
+func grammarFor(args []string) any {
+	if len(args) > 0 {
+		for _, field := range reflect.VisibleFields(reflect.TypeFor[commandLine]()) {
+			if !field.Anonymous && strings.ToLower(field.Name) == args[0] {
+				return reflect.New(reflect.StructOf([]reflect.StructField{field})).Interface()
+			}
+		}
+	}
+	return &commandLine{}
 }
 
 // helpOf is the command whose help has what the error was about.
