@@ -56,7 +56,8 @@ func readme(ts *testscript.TestScript, heading string) string {
 }
 
 // checkSession is `readme-session`: types what the README's session types, and compares what is
-// printed. The script has made what comes before: the program and the server.
+// printed. The script has made what comes before: the program and the server. As in the README, the
+// client finds that server by itself.
 func checkSession(ts *testscript.TestScript, _ bool, _ []string) {
 	ids := map[string]string{} // from those in the README to those in this run
 	for _, e := range session(readme(ts, "A session")) {
@@ -67,7 +68,7 @@ func checkSession(ts *testscript.TestScript, _ bool, _ []string) {
 		for theirs, ours := range ids {
 			line = strings.ReplaceAll(line, " "+theirs[:3], " "+ours)
 		}
-		out, err := command(ts, []string{"sh", "-c", line}).CombinedOutput()
+		out, err := command(ts, []string{"sh", "-c", "unset TELE_ADDR; " + line}).CombinedOutput()
 		ts.Logf("$ %s\n%s", line, out)
 		if err != nil {
 			ts.Fatalf("%v", err)

@@ -27,6 +27,7 @@ import (
 	"unicode/utf8"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -37,13 +38,13 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// DefaultAddr is where a server listens that was not told otherwise.
+// DefaultAddr is where a server listens that was not told otherwise, beside its socket.
 const DefaultAddr = "127.0.0.1:50051"
 
 // Options say which server, and as whom. The zero value is the server on this machine, as its
 // administrator.
 type Options struct {
-	// Addr is HOST:PORT or unix:/path; empty is DefaultAddr.
+	// Addr is HOST:PORT or unix:/path; empty is what Address says.
 	Addr string
 	// CA, Cert and Key are files in PEM: whom to trust, and who one is. Empty ones are taken from
 	// StateDir, where a server on this machine has put an administrator's.
@@ -57,6 +58,21 @@ type Options struct {
 	Notice func(string)
 }
 
+// Address is where Dial goes: Addr when it is given. Else it is the socket in the state directory, when
+// it is there and this user may connect to it: that is the server of this machine, whatever port it
+// listens on, and the kernel vouches for the user, with no certificate and no TLS. Else, and when a
+// certificate was named, which a socket would not ask for, it is DefaultAddr.
+func (o Options) Address() string {
+	if o.Addr != "" {
+		return o.Addr
+	}
+	socket := filepath.Join(o.stateDir(), "tele.sock")
+	if o.CA+o.Cert+o.Key == "" && unix.Access(socket, unix.W_OK) == nil {
+		return "unix:" + socket
+	}
+	return DefaultAddr
+}
+
 // A Client is a connection to a server, for any number of goroutines.
 type Client struct {
 	link *link
@@ -65,10 +81,7 @@ type Client struct {
 
 // Dial prepares a connection, which is made with the first call.
 func Dial(o Options) (*Client, error) {
-	addr := o.Addr
-	if addr == "" {
-		addr = DefaultAddr
-	}
+	addr := o.Address()
 	var creds credentials.TransportCredentials
 	if strings.HasPrefix(addr, "unix:") {
 		creds = insecure.NewCredentials() // the kernel tells the server who calls
@@ -100,15 +113,11 @@ func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {
 }
 
 func (o Options) tls() (*tls.Config, error) {
-	state := o.StateDir
-	if state == "" {
-		state = defaultStateDir()
-	}
 	file := func(given, name string) string {
 		if given != "" {
 			return given
 		}
-		return filepath.Join(state, "certs", name)
+		return filepath.Join(o.stateDir(), "certs", name)
 	}
 	ca, cert, key := file(o.CA, "ca.crt"), file(o.Cert, "admin.crt"), file(o.Key, "admin.key")
 	pem, err := os.ReadFile(ca)
@@ -134,8 +143,11 @@ func noCertificate(err error) error {
 	return fmt.Errorf("client certificate: %w (%s)", err, hint)
 }
 
-// defaultStateDir is the server's own rule.
-func defaultStateDir() string {
+// stateDir is by the server's own rule when it is not given.
+func (o Options) stateDir() string {
+	if o.StateDir != "" {
+		return o.StateDir
+	}
 	if os.Geteuid() == 0 {
 		return "/var/lib/tele"
 	}

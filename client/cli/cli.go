@@ -16,8 +16,8 @@ type Streams struct{ Out, Err io.Writer }
 
 // Connection are the flags that say which server, and as whom.
 type Connection struct {
-	Addr     string `help:"The server: HOST:PORT or unix:/path." default:"127.0.0.1:50051" env:"TELE_ADDR" group:"Connection"`
-	StateDir string `help:"State directory of a server on this machine, for its certificates." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR" group:"Connection"`
+	Addr     string `help:"The server: HOST:PORT or unix:/path (default: this machine's, by its socket tele.sock in the state directory; where there is none, 127.0.0.1:50051)." placeholder:"ADDR" env:"TELE_ADDR" group:"Connection"`
+	StateDir string `help:"State directory of a server on this machine, for its socket and certificates." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR" group:"Connection"`
 	CA       string `name:"ca" help:"Certificate of the CA to trust." env:"TELE_CA" placeholder:"FILE" type:"path" group:"Connection"`
 	Cert     string `help:"Certificate to show." env:"TELE_CERT" placeholder:"FILE" type:"path" group:"Connection"`
 	Key      string `help:"Its key." env:"TELE_KEY" placeholder:"FILE" type:"path" group:"Connection"`
@@ -25,10 +25,20 @@ type Connection struct {
 	Reconnect time.Duration `help:"How long to try to reconnect when the server is lost on the way; 0 is never." default:"5m" env:"TELE_RECONNECT" group:"Connection"`
 }
 
+// AfterApply is called by kong with all flags set; messages name the address that is used.
+func (c *Connection) AfterApply() error {
+	c.Addr = c.options().Address()
+	return nil
+}
+
+func (c *Connection) options() client.Options {
+	return client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir, Reconnect: c.Reconnect}
+}
+
 func (c *Connection) dial(streams Streams) (*client.Client, error) {
-	return client.Dial(client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir,
-		Reconnect: c.Reconnect,
-		Notice:    func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }})
+	o := c.options()
+	o.Notice = func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }
+	return client.Dial(o)
 }
 
 // each calls f for every id, and returns the first error when it has been through all.
