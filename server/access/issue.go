@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 )
 
@@ -31,7 +32,8 @@ type Issued struct {
 }
 
 // A name becomes a file's name and is shown in tables, and X.509 ends a common name at 64.
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+// Compiled when needed: clients, which are the same program, start faster.
+var validName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`) })
 
 // Issue makes a client certificate for name with one role, good for days, and writes NAME.crt and
 // NAME.key into outDir, the working directory when that is empty. It replaces no file.
@@ -47,7 +49,7 @@ func issueClient(
 	dir, name string, role Role, outDir string, days int, now time.Time,
 ) (Issued, error) {
 	switch {
-	case !validName.MatchString(name):
+	case !validName().MatchString(name):
 		return Issued{}, errors.New("not a name: begin with a letter or a digit, then at most 63 " +
 			"letters, digits, dots, dashes, underscores and @")
 	case !role.Known():

@@ -77,7 +77,7 @@ func TestIssueRefuses(t *testing.T) {
 
 func TestIssueGoodNames(t *testing.T) {
 	for _, name := range []string{"a", "7", "alice", "Alice.B-c_d@e", strings.Repeat("a", 64)} {
-		if !validName.MatchString(name) {
+		if !validName().MatchString(name) {
 			t.Errorf("%q is refused", name)
 		}
 	}
