@@ -81,6 +81,7 @@ type Client struct {
 
 // Dial prepares a connection, which is made with the first call.
 func Dial(o Options) (*Client, error) {
+	go prepare()
 	addr := o.Address()
 	var creds credentials.TransportCredentials
 	if strings.HasPrefix(addr, "unix:") {
