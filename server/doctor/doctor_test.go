@@ -56,7 +56,7 @@ func TestExamine(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	may := map[string]bool{ // be impossible to tell
-		"security modules": true, "overlayfs": true, "project quota": true, "certificates": true,
+		"security modules": true, "overlayfs": true, "start of inits": true, "project quota": true, "certificates": true,
 		"system calls": true, "cpu": true, "direct reads": true, "direct writes": true, "buffered writes": true,
 	}
 	names := map[string]bool{}
@@ -197,6 +197,8 @@ func TestLook(t *testing.T) {
 		{"no overlay", true, "proc/filesystems nodev tmpfs", look.overlayfs, CannotTell, ""},
 		{"memfd", true, "proc/sys/vm/memfd_noexec 1", look.memfd, Pass, ""},
 		{"no memfd", true, "proc/sys/vm/memfd_noexec 2", look.memfd, Fail, "no init"},
+		{"early entry", true, "", func(l look) (Verdict, string, string) { return l.startOfInits(true) }, Pass, "early entry"},
+		{"package hook", true, "", func(l look) (Verdict, string, string) { return l.startOfInits(false) }, CannotTell, "package hook"},
 		{"yama", false, "proc/sys/kernel/yama/ptrace_scope 1", look.takeDescriptors, Fail, "ptrace_scope is 1"},
 		{"yama for root", true, "proc/sys/kernel/yama/ptrace_scope 1", look.takeDescriptors, Pass, ""},
 		{"yama for nobody", true, "proc/sys/kernel/yama/ptrace_scope 3", look.takeDescriptors, Fail, "ptrace_scope is 3"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits/cgroup"
 	"github.com/telerun/tele/server/access"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ func Look(stateDir string, groups *cgroup.Manager) Report {
 		{"project quota", func() (Verdict, string, string) { return l.projectQuota(stateDir) }},
 		{"pidfd_getfd", l.takeDescriptors},
 		{"memfd", l.memfd},
+		{"start of inits", func() (Verdict, string, string) { return l.startOfInits(initproc.EarlyEntry()) }},
 		{"disk space", func() (Verdict, string, string) { return l.diskSpace(stateDir) }},
 		{"certificates", func() (Verdict, string, string) { return l.certificates(stateDir, time.Now()) }},
 	} {
@@ -234,6 +236,15 @@ func (l look) memfd() (Verdict, string, string) {
 		return Fail, "vm.memfd_noexec is 2: no init can be started", "sysctl vm.memfd_noexec=1"
 	}
 	return Pass, "programs in memory can be executed", ""
+}
+
+// startOfInits is about this program more than the machine: without the linker's flag all works, slower.
+func (l look) startOfInits(early bool) (Verdict, string, string) {
+	if early {
+		return Pass, "before the Go runtime (early entry)", ""
+	}
+	return CannotTell, "after the Go runtime (package hook): each start takes a millisecond more, each job a megabyte",
+		"build with make build, which sets the entry"
 }
 
 func (l look) diskSpace(stateDir string) (Verdict, string, string) {
