@@ -1,6 +1,7 @@
 package initproc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -148,12 +149,19 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// idleServer starts an init that it gives no plan, says which, and waits to be killed.
+// idleServer starts an init that it gives no plan, or the first part of it, says which, and waits to be killed.
 func idleServer() {
-	plan, err := NewPlan(Spec{Command: []string{"true"}})
+	plan, err := NewPlan(Spec{Command: []string{"true"}, Anchor: os.Getenv("TELE_TEST_ANCHOR")})
 	if err == nil {
 		var i *Init
 		if i, err = Start(plan, StartOptions{Cgroup: -1}); err == nil {
+			if os.Getenv("TELE_TEST_IDLE") == "parked" {
+				if err = i.Prepare(); err == nil {
+					err = i.Prepared(context.Background())
+				}
+			}
+		}
+		if err == nil {
 			fmt.Println(i.Pid)
 			_ = unix.Pause() // until it is killed
 		}
@@ -162,11 +170,17 @@ func idleServer() {
 	os.Exit(1)
 }
 
-// A server that dies before init has its plan leaves no init.
+// A server that dies before init has all of its plan leaves no init.
 func TestIdleInitEndsWithItsServer(t *testing.T) {
 	needRoot(t)
+	for _, kind := range []string{"idle", "parked"} {
+		t.Run(kind, func(t *testing.T) { endsWithItsServer(t, kind) })
+	}
+}
+
+func endsWithItsServer(t *testing.T, kind string) {
 	server := exec.Command("/proc/self/exe")
-	server.Env = append(os.Environ(), "TELE_TEST_IDLE=1")
+	server.Env = append(os.Environ(), "TELE_TEST_IDLE="+kind, "TELE_TEST_ANCHOR="+t.TempDir())
 	server.Stderr = os.Stderr
 	out, err := server.StdoutPipe()
 	if err != nil {

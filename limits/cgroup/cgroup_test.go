@@ -31,6 +31,48 @@ func open1(t *testing.T) *Manager {
 	return m
 }
 
+// TestSet changes limits up, down and away; each is read back.
+func TestSet(t *testing.T) {
+	m := open1(t)
+	devices, why := FindDevices("/")
+	request := func(memory, swap, pids int64) Request {
+		l := limits.Default()
+		l.Memory, l.Swap, l.Pids = memory, swap, pids
+		return Request{Limits: l, Devices: devices, NoDevice: why}
+	}
+	g, err := m.Create("set", request(100<<20, 0, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.CloseStartFiles()
+	defer func() {
+		if err := g.Delete(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, r := range []Request{request(200<<20, 0, 20), request(50<<20, 0, 20), request(limits.Max, limits.Max, limits.Max),
+		request(300<<20, 100<<20, 5), request(300<<20, 0, 5), request(100<<20, 0, 10)} {
+		if err := g.Set(r); err != nil {
+			t.Fatal(err)
+		}
+		fresh, err := m.Create("fresh", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh.CloseStartFiles()
+		for i, got := range g.Status() {
+			want := fresh.Status()[i]
+			want.How = strings.ReplaceAll(want.How, "/fresh/", "/set/")
+			if got != want {
+				t.Errorf("%+v\ngot  %+v\nwant %+v", r.Limits, got, want)
+			}
+		}
+		if err := fresh.Delete(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLifeOfAGroup(t *testing.T) {
 	m := open1(t)
 	t.Logf("layout %s, %q", m.Layout(), m.Explain())

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,31 +96,34 @@ func (w *mountWatch) lookLocked() (err error) {
 }
 
 // changes tells when the host's mounts change, until ctx ends; twice in a row may be told once. It has a
-// descriptor of its own: each tells of a change once.
+// descriptor of its own, for each tells of a change once; not epoll's, which would be told first.
 func (w *mountWatch) changes(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
-	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return changed // starts look for themselves
 	}
-	file := os.NewFile(uintptr(fd), "mountinfo")
-	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		_ = mounts.Close() // nothing was written
+		return changed
+	}
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(end, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 	w.watching.Go(func() {
+		defer unix.Close(end)
 		defer stop()
-		defer file.Close()
-		conn, err := file.SyscallConn()
-		for err == nil {
-			err = conn.Read(func(fd uintptr) bool {
-				fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
-				n, err := unix.Poll(fds, 0)
-				return err == nil && n > 0
-			})
-			if err != nil {
+		defer mounts.Close()
+		fds := []unix.PollFd{{Fd: int32(mounts.Fd()), Events: unix.POLLPRI}, {Fd: int32(end), Events: unix.POLLIN}}
+		for fds[1].Revents == 0 {
+			n, err := unix.Poll(fds, -1)
+			if err != nil && err != unix.EINTR {
 				return
 			}
-			select {
-			case changed <- struct{}{}:
-			default: // not yet heard
+			if n > 0 && fds[0].Revents != 0 {
+				select {
+				case changed <- struct{}{}:
+				default: // not yet heard
+				}
 			}
 		}
 	})

@@ -71,6 +71,16 @@ func (t *Table) takeWarm(r request) *sandbox {
 	return nil
 }
 
+// Warm returns the ids of the sandboxes that are ready, the next first.
+func (t *Table) Warm() (ids []string) {
+	t.warm.mu.Lock()
+	defer t.warm.mu.Unlock()
+	for _, s := range t.warm.ready {
+		ids = append(ids, s.id)
+	}
+	return ids
+}
+
 // giveBack returns a sandbox for which there is no job after all.
 func (t *Table) giveBack(s *sandbox) {
 	t.warm.mu.Lock()

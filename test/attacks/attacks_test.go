@@ -95,8 +95,10 @@ func (h *host) python(program string) *telev1.JobSpec {
 // table is all attacks that are a program and what it prints.
 var table = slices.Concat(processes, files, reach, walls, kernel)
 
-func TestAttacks(t *testing.T)       { tryAll(t, asUser, false) }
-func TestAttacksAsRoot(t *testing.T) { tryAll(t, asRoot, true) }
+func TestAttacks(t *testing.T)             { tryAll(t, asUser, false) }
+func TestAttacksWarm(t *testing.T)         { tryAll(t, asWarm, false) }
+func TestAttacksAsRoot(t *testing.T)       { tryAll(t, asRoot, true) }
+func TestAttacksAsSharedRoot(t *testing.T) { tryAll(t, asSharedRoot, true) }
 
 func tryAll(t *testing.T, start starter, root bool) {
 	h := newHost(t)

@@ -56,7 +56,7 @@ func newHost(t *testing.T) *host {
 	mustDo(t, err)
 	most := limits.Limits{CPU: limits.Max, Memory: limits.Max, Swap: limits.Max, IORead: limits.Max,
 		IOWrite: limits.Max, Pids: limits.Max}
-	h.table, err = job.Open(job.Options{StateDir: h.state, Cgroups: h.cgroups, Most: most, Hide: hide(),
+	h.table, err = job.Open(job.Options{StateDir: h.state, Cgroups: h.cgroups, Most: most, Hide: hide(), Warm: 1,
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
 	mustDo(t, err)
 	t.Cleanup(func() {
@@ -68,6 +68,31 @@ func newHost(t *testing.T) *host {
 	})
 	h.victim(t)
 	return h
+}
+
+// What the host mounts later, the next job sees, also one in a sandbox that was to be ready.
+func TestNewMounts(t *testing.T) {
+	h := newHost(t)
+	for i := range 3 {
+		first, err := asWarm(t, h, h.python("pass"))
+		mustDo(t, err)
+		first.wait()
+		dir := fmt.Sprintf("%s/new%d", visible, i)
+		mustDo(t, os.Mkdir(dir, 0o755))
+		mustDo(t, unix.Mount("attacks", dir, "tmpfs", 0, "mode=755"))
+		mustDo(t, os.WriteFile(dir+"/f", []byte("new"), 0o644))
+		s, err := asUser(t, h, h.python("print(open('"+dir+"/f').read())"))
+		mustDo(t, err)
+		if out := s.output(); out != "new\n" {
+			t.Errorf("got %q", out)
+		}
+		// Nobody keeps it from being unmounted for good: the pool is made anew.
+		mustDo(t, unix.Unmount(dir, 0))
+		if s, err = asWarm(t, h, h.python("import os; print(os.listdir('"+dir+"'))")); err == nil && s.output() != "[]\n" {
+			t.Errorf("got %q", s.output())
+		}
+		mustDo(t, err)
+	}
 }
 
 // victim starts another job, which leaves its doors open, and runs until the server ends.

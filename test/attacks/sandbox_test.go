@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,7 +43,7 @@ type end struct {
 	pids   int64
 }
 
-// A starter makes sandboxes: of a job's user, or of uid 0.
+// A starter makes sandboxes: of a job's user, or of uid 0, each in every way that there is.
 type starter func(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error)
 
 // asUser starts a job, as the server does.
@@ -74,6 +76,21 @@ func asUser(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
 	return s, nil
 }
 
+// asWarm starts a job in a sandbox that was ready for one.
+func asWarm(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
+	var ready []string
+	for end := time.Now().Add(time.Minute); len(ready) == 0; runtime.Gosched() {
+		if ready = h.table.Warm(); time.Now().After(end) {
+			t.Fatal("no sandbox is kept ready")
+		}
+	}
+	s, err := asUser(t, h, spec)
+	if err == nil && s.id != ready[0] {
+		t.Errorf("sandbox %s was ready, the job got %s", ready[0], s.id)
+	}
+	return s, err
+}
+
 func readOutput(t *testing.T, j *job.Job) string {
 	t.Helper()
 	r, err := j.Output(output.ReadOptions{Follow: true})
@@ -91,10 +108,33 @@ func readOutput(t *testing.T, j *job.Job) string {
 	}
 }
 
+// gone returns when the sandbox is gone: a job has ended before.
+func (s *sandbox) gone(t *testing.T, h *host) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); slices.Contains(h.cgroups.List(), s.id); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("its cgroup is there, so processes of it are")
+		}
+	}
+}
+
 var serial int // of the sandboxes of uid 0
 
-// asRoot starts a sandbox as the server does, but that its command is uid 0.
+// asRoot starts a sandbox as the server does, but that its command is uid 0, from nothing; with its work
+// directory on the disk.
 func asRoot(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
+	return rootSandbox(t, h, spec, nil)
+}
+
+// asSharedRoot is the same with a sandbox that begins with a template; its work directory is in memory.
+func asSharedRoot(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
+	template, err := initproc.NewTemplate(t.Context(), initproc.Spec{Anchor: h.state + "/root", Hide: h.hidden()})
+	mustDo(t, err)
+	defer template.Close()
+	return rootSandbox(t, h, spec, template)
+}
+
+func rootSandbox(t *testing.T, h *host, spec *telev1.JobSpec, template *initproc.Template) (*sandbox, error) {
 	serial++
 	id := fmt.Sprintf("root%d", serial)
 	dir := filepath.Join(h.state, id)
@@ -113,11 +153,15 @@ func asRoot(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
 	group, err := h.cgroups.Create(id, cgroup.Request{Limits: values})
 	mustDo(t, err)
 	defer group.CloseStartFiles()
-	plan, err := initproc.NewPlan(initproc.Spec{Hostname: id, Work: dir + "/work", Anchor: dir + "/anchor", Hide: h.hidden(),
+	what := initproc.Spec{Hostname: id, Work: dir + "/work", Anchor: dir + "/anchor", Hide: h.hidden(),
 		Join: len(group.JoinFiles()), Seccomp: seccomp.Filter(), TmpSize: values.Memory, Command: spec.Command,
-		Env: []string{"PATH=" + path(spec), "HOME=" + initproc.Home, "TELE_JOB_ID=" + id}, Cwd: cwd(spec)})
+		Env: []string{"PATH=" + path(spec), "HOME=" + initproc.Home, "TELE_JOB_ID=" + id}, Cwd: cwd(spec)}
+	if template != nil {
+		what.Template, what.Work, what.WorkSize = true, "", values.Memory
+	}
+	plan, err := initproc.NewPlan(what)
 	mustDo(t, err)
-	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles()})
+	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles(), Template: template})
 	if err == nil {
 		if err = i.Run(t.Context(), plan); err != nil {
 			i.Close()

@@ -90,8 +90,10 @@ func refused(t *testing.T, h *host, start starter, spec *telev1.JobSpec) {
 	}
 }
 
-func TestTricks(t *testing.T)       { trickAll(t, asUser) }
-func TestTricksAsRoot(t *testing.T) { trickAll(t, asRoot) }
+func TestTricks(t *testing.T)             { trickAll(t, asUser) }
+func TestTricksWarm(t *testing.T)         { trickAll(t, asWarm) }
+func TestTricksAsRoot(t *testing.T)       { trickAll(t, asRoot) }
+func TestTricksAsSharedRoot(t *testing.T) { trickAll(t, asSharedRoot) }
 
 func trickAll(t *testing.T, start starter) {
 	h := newHost(t)

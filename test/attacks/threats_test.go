@@ -44,7 +44,7 @@ func tables(t *testing.T) string {
 		seen[name] = true
 		fmt.Fprintf(&text, "| %s | %s | %s |\n", name, tries, outcome)
 	}
-	const attackTests = "TestAttacks, TestAttacksAsRoot"
+	const attackTests = "TestAttacks, TestAttacksWarm, TestAttacksAsRoot, TestAttacksAsSharedRoot"
 	for _, part := range []struct {
 		title string
 		list  []attack
@@ -55,7 +55,7 @@ func tables(t *testing.T) string {
 			row(a.name, a.tries, a.outcome)
 		}
 	}
-	heading("The start of a job", "TestTricks, TestTricksAsRoot")
+	heading("The start of a job", "TestTricks, TestTricksWarm, TestTricksAsRoot, TestTricksAsSharedRoot")
 	for _, a := range tricks {
 		row(a.name, a.tries, a.outcome)
 	}
