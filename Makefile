@@ -56,6 +56,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzParseMountinfo -fuzztime=10s ./limits/cgroup
 	go test -fuzz=FuzzOpen -fuzztime=10s ./server/output
 	go test -fuzz=FuzzDecode -fuzztime=10s ./initproc
+	go test -fuzz=FuzzUnmarshal -fuzztime=10s ./proto/codec
 	go test -fuzz=FuzzSpec -fuzztime=10s ./server/job
 
 lint: tools ## gofmt, vet, staticcheck and buf lint

@@ -10,9 +10,9 @@ import (
 // allowed; whoever adds a line says in review why.
 var allowed = map[string][]string{
 	"":                      {"client/cli", "initproc", "server", "server/access", "server/doctor"},
-	"client":                {"proto/tele/v1"},
+	"client":                {"proto/codec", "proto/tele/v1"},
 	"client/cli":            {"client", "proto/tele/v1"},
-	"server":                {"server/access", "server/doctor", "server/job", "server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1"},
+	"server":                {"server/access", "server/doctor", "server/job", "server/output", "initproc", "limits", "limits/cgroup", "proto/codec", "proto/tele/v1"},
 	"server/access":         {"proto/tele/v1"},
 	"server/doctor":         {"server/access", "server/job", "server/output", "initproc", "limits", "limits/cgroup", "proto/tele/v1"},
 	"server/job":            {"server/output", "server/seccomp", "initproc", "limits", "limits/cgroup", "limits/quota", "proto/tele/v1", "proto/tele/record/v1"},
@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"limits":                {},
 	"limits/cgroup":         {"limits"},
 	"limits/quota":          {},
+	"proto/codec":           {"proto/tele/v1"},
 	"proto/tele/v1":         {},
 	"proto/tele/record/v1":  {"proto/tele/v1"},
 	"test/vm":               {"test/vm/internal/spec"},
