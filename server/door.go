@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/telerun/tele/proto/codec"
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/job"
 	"golang.org/x/sys/unix"
@@ -62,6 +63,7 @@ func (c *Command) doorOptions() []grpc.ServerOption {
 		streams = 10000
 	}
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec.Codec{}),
 		grpc.ConnectionTimeout(handshakeTime),
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxRecvMsgSize(maxRequest),

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/telerun/tele/proto/codec"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/job"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -25,7 +27,7 @@ type service struct {
 	table   *job.Table
 	policy  Policy
 	streams *access.Counter // open, by identity
-	large   chan struct{}   // taken by the streams with large chunks
+	large   chan struct{}   // taken by the large buffers that are in use
 }
 
 // caller is who makes this call; the interceptors see to it that there is one.
@@ -196,24 +198,6 @@ func (s *service) Diff(ctx context.Context, r *telev1.DiffRequest) (*telev1.Diff
 	return diff, toStatus(err)
 }
 
-// chunkSize is the most data in one message, and what a stream holds twice while its client does not
-// read. Only so many streams at a time have it: a thousand would hold 512 MiB.
-const (
-	chunkSize      = 256 << 10
-	largeStreams   = 64
-	smallChunkSize = 16 << 10
-)
-
-// buffer is for one stream's chunks; the caller calls release at its end.
-func (s *service) buffer() (buf []byte, release func()) {
-	select {
-	case s.large <- struct{}{}:
-		return make([]byte, chunkSize), func() { <-s.large }
-	default:
-		return make([]byte, smallChunkSize), func() {}
-	}
-}
-
 func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
 	ctx, cancel := s.table.With(stream.Context())
@@ -240,23 +224,18 @@ func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 		return toStatus(err)
 	}
 	defer reader.Close()
-	buf, release := s.buffer()
-	defer release()
-	return send(ctx, j, reader, stream, buf)
+	buffers := &buffers{large: s.large, gone: access.Gone(ctx)}
+	defer buffers.wait()
+	return send(ctx, j, reader, stream, buffers)
 }
 
 func send(ctx context.Context, j *job.Job, reader *output.Reader,
-	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse], buf []byte) error {
+	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse], buffers *buffers) error {
 	for {
-		chunk, err := reader.Next(ctx, buf)
+		err := sendNext(ctx, reader, stream, buffers)
 		if err == io.EOF {
 			break
 		}
-		if err != nil {
-			return toStatus(err)
-		}
-		err = stream.Send(&telev1.StreamOutputResponse{Stream: telev1.OutputStream(chunk.Stream),
-			Offset: uint64(chunk.Offset), Time: timestamppb.New(chunk.Time), Data: chunk.Data})
 		if err != nil {
 			return err
 		}
@@ -276,4 +255,28 @@ func send(ctx context.Context, j *job.Job, reader *output.Reader,
 		}
 	}
 	return stream.Send(&telev1.StreamOutputResponse{Job: ended})
+}
+
+// sendNext sends one chunk, or returns io.EOF.
+func sendNext(ctx context.Context, reader *output.Reader,
+	stream grpc.ServerStreamingServer[telev1.StreamOutputResponse], buffers *buffers) error {
+	size, err := reader.Await(ctx)
+	if err == io.EOF {
+		return err
+	}
+	if err != nil {
+		return toStatus(err)
+	}
+	buf := buffers.get(size)
+	read, err := reader.Next(ctx, *buf)
+	if err != nil {
+		buffers.Put(buf)
+		return toStatus(err)
+	}
+	*buf = read.Data
+	chunk := &codec.Chunk{Data: mem.BufferSlice{mem.NewBuffer(buf, buffers)},
+		Message: &telev1.StreamOutputResponse{Stream: telev1.OutputStream(read.Stream),
+			Offset: uint64(read.Offset), Time: timestamppb.New(read.Time)}}
+	defer chunk.Free()
+	return stream.SendMsg(chunk)
 }

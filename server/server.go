@@ -190,7 +190,7 @@ func (c *Command) newServer(state string, door *access.Door, table *job.Table, p
 		grpc.ChainUnaryInterceptor(shortenUnary, guard.Unary),
 		grpc.ChainStreamInterceptor(shortenStream, guard.Stream))...)
 	telev1.RegisterJobServiceServer(server, &service{table: table, policy: policy,
-		streams: access.NewCounter(c.MaxStreams), large: make(chan struct{}, largeStreams)})
+		streams: access.NewCounter(c.MaxStreams), large: make(chan struct{}, maxLarge)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
 	return server, nil

@@ -61,6 +61,7 @@ type visitor struct {
 	credentials.AuthInfo // set by the handshake
 
 	door *Door
+	gone chan struct{} // closed with the connection
 
 	// Guarded by Door.mu.
 	place   *list.Element // among the strangers, nil when it is none
@@ -110,7 +111,7 @@ func (d *Door) enter(conn net.Conn) (v *visitor, out net.Conn) {
 		d.leaveLocked(old)
 		out = old.Conn
 	}
-	v = &visitor{Conn: conn, door: d}
+	v = &visitor{Conn: conn, door: d, gone: make(chan struct{})}
 	v.place = d.strangers.PushBack(v)
 	d.open++
 	return v, out
@@ -142,6 +143,7 @@ func (d *Door) leaveLocked(v *visitor) {
 		return
 	}
 	v.closed = true
+	close(v.gone)
 	d.open--
 	if v.place != nil {
 		d.strangers.Remove(v.place)
@@ -177,6 +179,15 @@ func visitorOf(ctx context.Context) *visitor {
 	}
 	v, _ := p.AuthInfo.(*visitor)
 	return v
+}
+
+// Gone is closed when the connection of a call that came through a door is. A call's context ends
+// earlier: with the call.
+func Gone(ctx context.Context) <-chan struct{} {
+	if v := visitorOf(ctx); v != nil {
+		return v.gone
+	}
+	return nil
 }
 
 // Credentials are those of the function Credentials, for connections that came through the door.
