@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 
+	"github.com/telerun/tele/proto/codec"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -63,12 +65,13 @@ type copying struct {
 
 // from makes one call.
 func (c *copying) from(ctx context.Context, jobs telev1.JobServiceClient, answered func()) (*telev1.Job, error) {
-	stream, err := jobs.StreamOutput(ctx, c.next)
+	stream, err := jobs.StreamOutput(ctx, c.next, grpc.ForceCodecV2(codec.Codec{}))
 	if err != nil {
 		return nil, err
 	}
 	for {
-		r, err := stream.Recv()
+		var chunk codec.Chunk
+		err := stream.RecvMsg(&chunk)
 		switch {
 		case err == io.EOF && c.Follow:
 			return nil, status.Error(codes.Unavailable, "the output ended before the job")
@@ -78,18 +81,29 @@ func (c *copying) from(ctx context.Context, jobs telev1.JobServiceClient, answer
 			return nil, err
 		}
 		answered()
-		switch {
-		case r.Job != nil:
-			return r.Job, nil
-		case r.Event != telev1.OutputEvent_OUTPUT_EVENT_UNSPECIFIED:
-			c.tell(r)
-		default:
-			if err := c.deliver(r); err != nil {
-				return nil, &WriteError{err}
-			}
-			c.next.Offset, c.next.TailLines = r.Offset+uint64(len(r.Data)), nil
+		job, err := c.take(&chunk)
+		chunk.Free()
+		if err != nil || job != nil {
+			return job, err
 		}
 	}
+}
+
+// take takes one message, and returns the job when it is the last one.
+func (c *copying) take(chunk *codec.Chunk) (*telev1.Job, error) {
+	r := chunk.Message
+	switch {
+	case r.Job != nil:
+		return r.Job, nil
+	case r.Event != telev1.OutputEvent_OUTPUT_EVENT_UNSPECIFIED:
+		c.tell(r)
+	default:
+		if err := c.deliver(chunk); err != nil {
+			return nil, &WriteError{err}
+		}
+		c.next.Offset, c.next.TailLines = r.Offset+uint64(chunk.Data.Len()), nil
+	}
+	return nil, nil
 }
 
 // tell tells the caller of an event, but not again when it was at the place where a call took up the
@@ -101,14 +115,18 @@ func (c *copying) tell(r *telev1.StreamOutputResponse) {
 	}
 }
 
-func (c *copying) deliver(r *telev1.StreamOutputResponse) (err error) {
-	switch {
-	case c.Chunk != nil:
-		err = c.Chunk(r)
-	case r.Stream == telev1.OutputStream_OUTPUT_STREAM_STDERR:
-		_, err = c.stderr.Write(r.Data)
-	default:
-		_, err = c.stdout.Write(r.Data)
+func (c *copying) deliver(chunk *codec.Chunk) error {
+	if c.Chunk != nil {
+		return c.Chunk(chunk.Whole())
 	}
-	return err
+	to := c.stdout
+	if chunk.Message.Stream == telev1.OutputStream_OUTPUT_STREAM_STDERR {
+		to = c.stderr
+	}
+	for _, b := range chunk.Data {
+		if _, err := to.Write(b.ReadOnlyData()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
