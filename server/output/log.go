@@ -215,18 +215,6 @@ func (l *Log) Written() (stdout, stderr int64) {
 	return l.written[Stdout], l.written[Stderr]
 }
 
-// record reads index record i; the one before the first is zero.
-func (l *Log) record(i int64) (record, error) {
-	if i < 0 {
-		return record{}, nil
-	}
-	var p [recordSize]byte
-	if _, err := l.files[0].ReadAt(p[:], i*recordSize); err != nil {
-		return record{}, fmt.Errorf("read output index, record %d: %w", i, err)
-	}
-	return decode(p[:]), nil
-}
-
 func decode(p []byte) record {
 	r := record{time: time.Unix(0, int64(binary.LittleEndian.Uint64(p[0:])))}
 	r.ends[Stdout] = int64(binary.LittleEndian.Uint64(p[8:]))

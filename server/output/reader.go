@@ -3,6 +3,7 @@ package output
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"sort"
 	"time"
@@ -38,7 +39,13 @@ type Reader struct {
 	cursor   int64
 	at       int64 // the record that the cursor is in, or one before that
 	complete bool
+	window   []byte // records of the index, as they are there
+	first    int64  // the first of them
 }
+
+// windowSize is how much of the index is read at a time: a job that writes single lines has a record
+// for each, and thousands of them go into one chunk.
+const windowSize = 170 * recordSize
 
 // NewReader returns a reader, which must be closed. ErrOffset: the log does not reach that far.
 //
@@ -84,19 +91,34 @@ func (r *Reader) Offset() int64 { return r.cursor }
 
 // Next returns the next piece of output, in buf, or io.EOF.
 func (r *Reader) Next(ctx context.Context, buf []byte) (Chunk, error) {
+	end, records, err := r.await(ctx)
+	if err != nil {
+		return Chunk{}, err
+	}
+	return r.read(buf, end, records)
+}
+
+// Await returns when Next will not wait, and about how much output there is: who has many readers
+// need not have a buffer for each that has nothing to read. Its errors are those of Next.
+func (r *Reader) Await(ctx context.Context) (int64, error) {
+	end, _, err := r.await(ctx)
+	return end - r.cursor, err
+}
+
+func (r *Reader) await(ctx context.Context) (end, records int64, err error) {
 	for {
 		end, records, finished, changed := r.state()
 		if r.cursor < end {
-			return r.read(buf, end, records)
+			return end, records, nil
 		}
 		if finished || !r.options.Follow {
 			r.complete = finished
-			return Chunk{}, io.EOF
+			return end, records, io.EOF
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return Chunk{}, context.Cause(ctx)
+			return end, records, context.Cause(ctx)
 		}
 	}
 }
@@ -155,10 +177,10 @@ func (r *Reader) join(stream Stream, size, most, end, records int64) (int64, err
 	if r.options.Stream != Both {
 		return min(end-r.cursor, most), nil
 	}
-	before, err := r.log.record(r.at)
+	before, err := r.record(r.at, records)
 	for i := r.at + 1; size < most && i < records && err == nil; i++ {
 		var next record
-		if next, err = r.log.record(i); err != nil || next.ends[stream] == before.ends[stream] {
+		if next, err = r.record(i, records); err != nil || next.ends[stream] == before.ends[stream] {
 			break
 		}
 		size += next.ends[Both] - before.ends[Both]
@@ -171,7 +193,7 @@ func (r *Reader) join(stream Stream, size, most, end, records int64) (int64, err
 // before it.
 func (r *Reader) find(records int64) (before, found record, err error) {
 	holds := func(i int64) bool {
-		rec, recErr := r.log.record(i)
+		rec, recErr := r.record(i, records)
 		if recErr != nil {
 			err = recErr
 		}
@@ -188,11 +210,33 @@ func (r *Reader) find(records int64) (before, found record, err error) {
 	if err != nil {
 		return before, found, err
 	}
-	if before, err = r.log.record(r.at - 1); err != nil {
+	if before, err = r.record(r.at-1, records); err != nil {
 		return before, found, err
 	}
-	found, err = r.log.record(r.at)
+	found, err = r.record(r.at, records)
 	return before, found, err
+}
+
+// record reads record i of an index that has the given number of them; the one before the first is
+// zero. Those that are there do not change any more.
+func (r *Reader) record(i, records int64) (record, error) {
+	if i < 0 {
+		return record{}, nil
+	}
+	if at := (i - r.first) * recordSize; i >= r.first && at < int64(len(r.window)) {
+		return decode(r.window[at:]), nil
+	}
+	first := max(i-1, 0) // that one is often asked for next
+	size := min((records-first)*recordSize, windowSize)
+	if int64(cap(r.window)) < size {
+		r.window = make([]byte, size)
+	}
+	r.window, r.first = r.window[:size], first
+	if _, err := r.log.files[0].ReadAt(r.window, first*recordSize); err != nil {
+		r.window = r.window[:0]
+		return record{}, fmt.Errorf("read output index, record %d: %w", i, err)
+	}
+	return decode(r.window[(i-first)*recordSize:]), nil
 }
 
 // seekTail puts the cursor at the beginning of the last lines, reading backwards from end.
