@@ -68,7 +68,7 @@ func serverMain(state string) int {
 
 // A target is a server in a process of its own, and who attacks it: mallory, who has a certificate.
 type target struct {
-	t       *testing.T
+	t       testing.TB
 	addr    string
 	state   string
 	pid     int
@@ -80,7 +80,7 @@ type target struct {
 	tls     *tls.Config
 }
 
-func newTarget(t *testing.T) *target {
+func newTarget(t testing.TB) *target {
 	t.Helper()
 	needRoot(t)
 	cmd := exec.Command("/proc/self/exe")
@@ -127,7 +127,7 @@ func newTarget(t *testing.T) *target {
 	return o
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
