@@ -73,10 +73,12 @@ func (o Options) Address() string {
 	return DefaultAddr
 }
 
-// A Client is a connection to a server, for any number of goroutines.
+// A Client is a connection to a server, for any number of goroutines; who reads several outputs at
+// once has some more connections for them.
 type Client struct {
-	link *link
-	jobs telev1.JobServiceClient
+	link  *link
+	jobs  telev1.JobServiceClient
+	lanes *lanes
 }
 
 // Dial prepares a connection, which is made with the first call.
@@ -101,16 +103,17 @@ func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {
 	if !strings.HasPrefix(addr, "unix:") {
 		target = "dns:" + addr
 	}
-	conn, err := grpc.NewClient(target, append(more,
+	more = append(more,
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
 			Backoff: backoff.Config{BaseDelay: delayMin, Multiplier: delayFactor, Jitter: 0.2, MaxDelay: delayMax}}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))...)
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
+	lanes, err := openLanes(func() (*grpc.ClientConn, error) { return grpc.NewClient(target, more...) },
+		&outage{addr: addr, reconnect: o.Reconnect, notice: o.Notice})
 	if err != nil {
 		return nil, fmt.Errorf("address %q: %w", addr, err)
 	}
-	return &Client{link: &link{conn: conn, addr: addr, reconnect: o.Reconnect, notice: o.Notice},
-		jobs: telev1.NewJobServiceClient(conn)}, nil
+	return &Client{link: lanes.list[0].link, jobs: lanes.list[0].jobs, lanes: lanes}, nil
 }
 
 func (o Options) tls() (*tls.Config, error) {
@@ -160,7 +163,7 @@ func (o Options) stateDir() string {
 }
 
 // Close ends the connection; jobs go on.
-func (c *Client) Close() error { return c.link.conn.Close() }
+func (c *Client) Close() error { return c.lanes.close() }
 
 // Start starts a job and returns when its command runs. However often it has to ask, it starts one.
 func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {

@@ -44,7 +44,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 
 func goesOn(id string) string { return "the job goes on; see it again with: tele logs " + id }
 
-// A link is the connection of one client. It is lost when a call is answered with UNAVAILABLE; every
+// A link is a connection of one client. It is lost when a call is answered with UNAVAILABLE; every
 // other code is an answer. It is back when grpc says that the connection is ready again, which grpc
 // does not before the server has accepted the certificate and answered.
 //
@@ -52,7 +52,13 @@ func goesOn(id string) string { return "the job goes on; see it again with: tele
 // is ready; WaitForReady would wait as well, but as long as the whole call may take, and what is
 // limited here is the outage alone.
 type link struct {
-	conn      *grpc.ClientConn
+	conn *grpc.ClientConn
+	*outage
+}
+
+// An outage is how it stands with a server, for all links to it: they are lost together in most cases,
+// and the user hears of it once.
+type outage struct {
 	addr      string
 	reconnect time.Duration
 	notice    func(string)
@@ -155,45 +161,45 @@ func (l *link) worked() bool {
 
 // begun is how many outages have begun. A call remembers it from before it was made: a loss that it
 // meets later may be one that others have met, and that is over.
-func (l *link) begun() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.losses
+func (o *outage) begun() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.losses
 }
 
 // lose notes that a call made after that many losses has met one, and returns since when the link is
 // lost and how long to leave a server alone that can be reached.
-func (l *link) lose(losses int, cause error) (since time.Time, delay time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (o *outage) lose(losses int, cause error) (since time.Time, delay time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch {
-	case !l.since.IsZero():
-		l.delay = min(time.Duration(float64(l.delay)*delayFactor), delayMax)
-	case losses != l.losses:
+	case !o.since.IsZero():
+		o.delay = min(time.Duration(float64(o.delay)*delayFactor), delayMax)
+	case losses != o.losses:
 		return time.Now(), delayMin
 	default:
-		l.losses++
-		l.since, l.delay = time.Now(), delayMin
-		l.say("lost the server at %s: %s; reconnecting for up to %v", l.addr, status.Convert(cause).Message(), l.reconnect)
+		o.losses++
+		o.since, o.delay = time.Now(), delayMin
+		o.say("lost the server at %s: %s; reconnecting for up to %v", o.addr, status.Convert(cause).Message(), o.reconnect)
 	}
-	return l.since, l.delay
+	return o.since, o.delay
 }
 
 // found notes that the server has answered a call made after that many losses.
-func (l *link) found(losses int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.up = true
-	if l.since.IsZero() || losses != l.losses {
+func (o *outage) found(losses int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.up = true
+	if o.since.IsZero() || losses != o.losses {
 		return
 	}
-	l.say("the server at %s is back after %v", l.addr, rounded(time.Since(l.since)))
-	l.since = time.Time{}
+	o.say("the server at %s is back after %v", o.addr, rounded(time.Since(o.since)))
+	o.since = time.Time{}
 }
 
-func (l *link) say(format string, args ...any) {
-	if l.notice != nil {
-		l.notice(fmt.Sprintf(format, args...))
+func (o *outage) say(format string, args ...any) {
+	if o.notice != nil {
+		o.notice(fmt.Sprintf(format, args...))
 	}
 }
 

@@ -203,7 +203,7 @@ func TestEachOutageOnce(t *testing.T) {
 // answer from before a loss ends none.
 func TestLateCall(t *testing.T) {
 	told := make(notices, 10)
-	l := &link{reconnect: time.Minute, notice: told.add}
+	l := &outage{reconnect: time.Minute, notice: told.add}
 	before, cause := l.begun(), status.Error(codes.Unavailable, "EOF")
 	l.lose(before, cause)
 	l.lose(before, cause)

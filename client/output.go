@@ -47,11 +47,12 @@ func (c *Client) Output(ctx context.Context, id string, o OutputOptions, stdout,
 		lines := uint32(o.Tail)
 		copying.next.TailLines = &lines
 	}
-	var job *telev1.Job
-	err = c.link.call(ctx, goesOn(id), func(answered func()) (err error) {
-		job, err = copying.from(ctx, c.jobs, answered)
-		return err
-	})
+	lane := c.lanes.take(ctx)
+	defer c.lanes.leave(lane)
+	job, err := copying.on(ctx, lane)
+	if first := c.lanes.list[0]; lane != first && status.Code(err) == codes.ResourceExhausted {
+		job, err = copying.on(ctx, first) // the server may take no more connections of this client
+	}
 	return job, err
 }
 
@@ -61,6 +62,15 @@ type copying struct {
 	stdout, stderr io.Writer
 	next           *telev1.StreamOutputRequest  // asks for what was not delivered yet
 	told           *telev1.StreamOutputResponse // the last event
+}
+
+// on copies over one connection.
+func (c *copying) on(ctx context.Context, lane *lane) (job *telev1.Job, err error) {
+	err = lane.call(ctx, goesOn(c.next.JobId), func(answered func()) (err error) {
+		job, err = c.from(ctx, lane.jobs, answered)
+		return err
+	})
+	return job, err
 }
 
 // from makes one call.
