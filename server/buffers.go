@@ -6,9 +6,9 @@ import "sync"
 // messages a stream: one that gRPC has and one that waits for it. So only maxLarge buffers of this
 // size are in use at a time, for all clients together, and the others are small.
 const (
-	chunkSize      = 256 << 10
+	chunkSize      = 512 << 10
 	smallChunkSize = 16 << 10
-	maxLarge       = 128
+	maxLarge       = 64
 )
 
 // Buffers that nobody uses are kept for the next one until garbage is collected. They are not

@@ -208,6 +208,13 @@ func TestDoorHolds(t *testing.T) {
 	if _, err := mallory.Wait(t.Context(), mallorys.Id); err != nil {
 		t.Fatal(err)
 	}
+	little, err := mallory.Start(t.Context(), sh("head -c 64000 /dev/zero"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mallory.Wait(t.Context(), little.Id); err != nil {
+		t.Fatal(err)
+	}
 	for _, attack := range []struct {
 		name   string
 		memory int // MiB that the server may grow by
@@ -229,6 +236,7 @@ func TestDoorHolds(t *testing.T) {
 		{"handshakes without a certificate", 64, strangersHandshakes},
 		{"connections that come and go", 128, churn},
 		{"streams of output that nobody reads", 200, func(o *target) []io.Closer { return unreadOutput(o, mallorys.Id) }},
+		{"output that has ended and that nobody reads", 200, func(o *target) []io.Closer { return unreadEnds(o, little.Id) }},
 		{"messages that are none", 64, brokenMessages}, // last: a Prune is among them
 	} {
 		t.Run(attack.name, func(t *testing.T) {
