@@ -1,11 +1,14 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,70 +17,65 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
 
-// BenchmarkOutput reads the output of a job, over mTLS and the unix socket, by one follower and by
-// 16 of one client. The server is a process of its own. Each round sends as much through a bare TLS
-// connection on loopback as well: "÷TLS" is the throughput as a part of that one's, the median of
-// the rounds.
+// BenchmarkOutput reads 256 MiB of output in all, by one follower and by 16 of one client, over mTLS
+// and the unix socket; live, the job writes it meanwhile. The server is a process of its own. In each
+// round everything has its turn, a bare TLS connection on loopback as well, and what is reported are
+// the medians of the rounds: throughput as a part of bare TLS's, and 16 followers' as a part of one's.
 //
-//	go test -run '^$' -bench Output -benchtime 5x ./server
+//	go test -run '^$' -bench Output -benchtime 15x ./server
 func BenchmarkOutput(b *testing.B) {
+	const size = 256 << 20
 	o := newTarget(b)
-	admin := client.Options{Addr: o.addr, StateDir: o.state}
-	socket := client.Options{Addr: "unix:" + filepath.Join(o.state, "tele.sock")}
-	for _, by := range []struct {
-		name      string
-		options   client.Options
-		followers int
-		live      bool
-	}{
-		{"mtls/followers=1", admin, 1, false},
-		{"mtls/followers=16", admin, 16, false},
-		{"mtls/live", admin, 1, true},
-		{"unix/followers=1", socket, 1, false},
-		{"unix/followers=16", socket, 16, false},
-	} {
-		b.Run(by.name, func(b *testing.B) {
-			const size = 1 << 30
-			c := o.dial(by.options)
-			each := size / by.followers
-			var job *telev1.Job
-			write := func() {
-				var err error
-				if job, err = c.Start(b.Context(), sh(fmt.Sprintf("head -c %d /dev/zero", each))); err != nil {
-					b.Fatal(err)
-				}
+	write := func(c *client.Client, size int) string {
+		job, err := c.Start(b.Context(), sh(fmt.Sprintf("head -c %d /dev/zero", size)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return job.Id
+	}
+	ratios := map[string][]float64{}
+	clients, jobs := map[string]*client.Client{}, map[int]string{}
+	for way, options := range o.ways() {
+		clients[way] = o.dial(options)
+	}
+	for _, followers := range []int{1, 16} {
+		jobs[followers] = write(clients["unix"], size/followers)
+		if _, err := clients["unix"].Wait(b.Context(), jobs[followers]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		bare := bareTLS(b, o, size).Seconds()
+		for way, c := range clients {
+			one := follow(b, c, jobs[1], 1, size)
+			many := follow(b, c, jobs[16], 16, size/16)
+			live := follow(b, c, write(c, size), 1, size)
+			ratios[way+"÷TLS"] = append(ratios[way+"÷TLS"], bare/one)
+			ratios[way+"-16÷1"] = append(ratios[way+"-16÷1"], one/many)
+			ratios[way+"-live÷TLS"] = append(ratios[way+"-live÷TLS"], bare/live)
+		}
+	}
+	for name, list := range ratios {
+		slices.Sort(list)
+		b.ReportMetric(list[len(list)/2], name)
+	}
+}
+
+// follow is how many seconds it takes until all followers have all of a job's output.
+func follow(b *testing.B, c *client.Client, id string, followers, size int) float64 {
+	begin := time.Now()
+	var all sync.WaitGroup
+	for range followers {
+		all.Go(func() {
+			var n counter
+			_, err := c.Output(b.Context(), id, client.OutputOptions{Follow: true}, &n, io.Discard)
+			if err != nil || int(n) != size {
+				b.Errorf("got %d bytes, %v", n, err)
 			}
-			write()
-			if _, err := c.Wait(b.Context(), job.Id); err != nil {
-				b.Fatal(err)
-			}
-			b.SetBytes(size)
-			var ratios []float64
-			for b.Loop() {
-				b.StopTimer()
-				bare := bareTLS(b, o, size)
-				b.StartTimer()
-				begin := time.Now()
-				if by.live {
-					write()
-				}
-				var all sync.WaitGroup
-				for range by.followers {
-					all.Go(func() {
-						var n tally
-						_, err := c.Output(b.Context(), job.Id, client.OutputOptions{Follow: true}, &n, io.Discard)
-						if err != nil || int(n) != each {
-							b.Errorf("got %d bytes, %v", n, err)
-						}
-					})
-				}
-				all.Wait()
-				ratios = append(ratios, bare.Seconds()/time.Since(begin).Seconds())
-			}
-			slices.Sort(ratios)
-			b.ReportMetric(ratios[len(ratios)/2], "÷TLS")
 		})
 	}
+	all.Wait()
+	return time.Since(begin).Seconds()
 }
 
 // bareTLS is how long size bytes take through a TLS connection on loopback.
@@ -122,10 +120,64 @@ func bareTLS(b *testing.B, o *target, size int) time.Duration {
 	return took
 }
 
-// A tally counts the bytes that it is given.
-type tally int
+// BenchmarkLine is how long a line takes from the job to its follower: a job writes the time every
+// 20 ms.
+func BenchmarkLine(b *testing.B) {
+	o := newTarget(b)
+	for name, options := range o.ways() {
+		b.Run(name, func(b *testing.B) {
+			c := o.dial(options)
+			job, err := c.Start(b.Context(), &telev1.JobSpec{Command: []string{"bash", "-c",
+				"exec 3<> <(:); while echo $EPOCHREALTIME; do read -t 0.02 <&3; done"}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+			lines := make(chan time.Duration)
+			go func() {
+				defer close(lines)
+				_, _ = c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, ages(lines), io.Discard) // ends in a cancel
+			}()
+			var took []time.Duration
+			for b.Loop() {
+				age, ok := <-lines
+				if !ok {
+					b.Fatal("the output has ended")
+				}
+				took = append(took, age)
+			}
+			cancel()
+			for range lines {
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			if _, err := c.Stop(b.Context(), job.Id, "KILL", 0); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}
 
-func (t *tally) Write(p []byte) (int, error) {
-	*t += tally(len(p))
-	return len(p), nil
+// ages are how old lines are that have the time in them.
+type ages chan time.Duration
+
+func (a ages) Write(line []byte) (int, error) {
+	now := time.Now().UnixMicro()
+	seconds, fraction, _ := strings.Cut(strings.TrimSpace(string(line)), ".")
+	wrote, err := strconv.ParseInt(seconds+fraction, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	a <- time.Duration(now-wrote) * time.Microsecond
+	return len(line), nil
+}
+
+// ways are how a client reaches the server, as its administrator.
+func (o *target) ways() map[string]client.Options {
+	return map[string]client.Options{
+		"mtls": {Addr: o.addr, StateDir: o.state},
+		"unix": {Addr: "unix:" + filepath.Join(o.state, "tele.sock")},
+	}
 }
