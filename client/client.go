@@ -73,8 +73,8 @@ func (o Options) Address() string {
 	return DefaultAddr
 }
 
-// A Client is a connection to a server, for any number of goroutines; who reads several outputs at
-// once has some more connections for them.
+// A Client is a connection to a server, for any number of goroutines; while
+// several outputs are read at once there are some more for them.
 type Client struct {
 	link  *link
 	jobs  telev1.JobServiceClient
@@ -113,7 +113,7 @@ func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %q: %w", addr, err)
 	}
-	return &Client{link: lanes.list[0].link, jobs: lanes.list[0].jobs, lanes: lanes}, nil
+	return &Client{link: lanes.first.link, jobs: lanes.first.jobs, lanes: lanes}, nil
 }
 
 func (o Options) tls() (*tls.Config, error) {

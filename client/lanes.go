@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -14,15 +15,16 @@ import (
 // and taken apart by one goroutine.
 const maxLanes = 4
 
-// lanes are the connections of one client. The first is for everything; the others are made when
+// lanes are the connections of one client. The first is for everything; the others are there while
 // several outputs are read at once, and for these alone.
 type lanes struct {
 	dial   func() (*grpc.ClientConn, error)
 	outage *outage
+	first  *lane
 
 	mu     sync.Mutex
 	closed bool
-	list   []*lane // the first never changes
+	more   []*lane
 }
 
 // A lane is a link with the number of outputs that are read over it.
@@ -33,71 +35,72 @@ type lane struct {
 }
 
 // openLanes makes the first lane.
-func openLanes(dial func() (*grpc.ClientConn, error), outage *outage) (*lanes, error) {
-	l := &lanes{dial: dial, outage: outage}
-	if err := l.addLocked(); err != nil {
-		return nil, err
-	}
-	return l, nil
+func openLanes(dial func() (*grpc.ClientConn, error), outage *outage) (l *lanes, err error) {
+	l = &lanes{dial: dial, outage: outage}
+	l.first, err = l.open()
+	return l, err
 }
 
-func (l *lanes) addLocked() error {
+func (l *lanes) open() (*lane, error) {
 	conn, err := l.dial()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.list = append(l.list, &lane{link: &link{conn, l.outage}, jobs: telev1.NewJobServiceClient(conn)})
-	return nil
+	return &lane{link: &link{conn, l.outage}, jobs: telev1.NewJobServiceClient(conn)}, nil
 }
 
 // take returns the lane with the fewest outputs, which counts one more until leave. It is the first
 // one when the others cannot be had.
 func (l *lanes) take(ctx context.Context) *lane {
-	first, found := l.pick()
-	if found == first || found.await(ctx, connectivity.Ready, connectivity.TransientFailure) == connectivity.Ready {
+	found := l.pick()
+	if found == l.first || found.await(ctx, connectivity.Ready, connectivity.TransientFailure) == connectivity.Ready {
 		return found
 	}
+	l.leave(found)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found.outputs--
-	first.outputs++
-	return first
+	l.first.outputs++
+	return l.first
 }
 
-func (l *lanes) pick() (first, found *lane) {
+func (l *lanes) pick() *lane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first = l.list[0]
-	fewest := func() *lane {
-		found := first
-		for _, lane := range l.list {
-			if lane.outputs < found.outputs {
-				found = lane
-			}
+	found := l.first
+	for _, lane := range l.more {
+		if lane.outputs < found.outputs {
+			found = lane
 		}
-		return found
 	}
-	if found = fewest(); found.outputs > 0 && len(l.list) < maxLanes && !l.closed {
-		if l.addLocked() == nil { // or those that there are have to do
-			found = fewest()
+	if found.outputs > 0 && len(l.more) < maxLanes-1 && !l.closed {
+		if lane, err := l.open(); err == nil { // or those that there are have to do
+			l.more = append(l.more, lane)
+			found = lane
 		}
 	}
 	found.outputs++
-	return first, found
+	return found
 }
 
+// leave ends one use of a lane, and with the last one the lane, but for the first.
 func (l *lanes) leave(lane *lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lane.outputs--
+	if lane.outputs--; lane.outputs > 0 || lane == l.first || l.closed {
+		return
+	}
+	at := slices.Index(l.more, lane)
+	l.more = slices.Delete(l.more, at, at+1)
+	_ = lane.conn.Close() // nobody uses it
 }
 
 // close closes all of them, and says what went wrong with any.
-func (l *lanes) close() (err error) {
+func (l *lanes) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	for _, lane := range l.list {
+	err := l.first.conn.Close()
+	for _, lane := range l.more {
 		err = errors.Join(err, lane.conn.Close())
 	}
 	return err

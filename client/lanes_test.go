@@ -97,7 +97,7 @@ type writerFunc func([]byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // TestLanes: outputs that are read at once come over several connections, as many over each; one
-// alone takes the client's first. A Client has them again for the next ones.
+// alone takes the client's first, and afterwards there is that one again.
 func TestLanes(t *testing.T) {
 	path, addr := unixAddr(t)
 	f := &fake{}
@@ -105,18 +105,18 @@ func TestLanes(t *testing.T) {
 	counted := &countingListener{Listener: l}
 	serve(t, counted, f)
 	c := dial(t, Options{Addr: addr})
-	for _, row := range []struct{ outputs, connections int }{{1, 1}, {2 * maxLanes, maxLanes}, {1, maxLanes}, {3 * maxLanes, maxLanes}} {
+	for _, row := range []struct{ outputs, connections int }{{1, 1}, {2 * maxLanes, maxLanes}, {1, maxLanes}, {3 * maxLanes, 2*maxLanes - 1}} {
 		crowd := newCrowd(int32(row.outputs))
 		f.stream = crowd.send
 		crowd.read(t, c)
 		if n := int(counted.n.Load()); n != row.connections {
 			t.Errorf("%d outputs: %d connections, want %d", row.outputs, n, row.connections)
 		}
-		for _, lane := range c.lanes.list {
-			if lane.outputs != 0 {
-				t.Errorf("afterwards a lane counts %d outputs", lane.outputs)
-			}
+		c.lanes.mu.Lock()
+		if c.lanes.first.outputs != 0 || len(c.lanes.more) != 0 {
+			t.Errorf("afterwards: %d outputs on the first, %d more", c.lanes.first.outputs, len(c.lanes.more))
 		}
+		c.lanes.mu.Unlock()
 	}
 }
 

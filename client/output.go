@@ -50,7 +50,7 @@ func (c *Client) Output(ctx context.Context, id string, o OutputOptions, stdout,
 	lane := c.lanes.take(ctx)
 	defer c.lanes.leave(lane)
 	job, err := copying.on(ctx, lane)
-	if first := c.lanes.list[0]; lane != first && status.Code(err) == codes.ResourceExhausted {
+	if first := c.lanes.first; lane != first && status.Code(err) == codes.ResourceExhausted {
 		job, err = copying.on(ctx, first) // the server may take no more connections of this client
 	}
 	return job, err
