@@ -1,3 +1,5 @@
+//go:build ignore
+
 // limit is how fast the kernel allows a command to be run: nothing but the system calls, made by a
 // process that shares its memory with its child until exec (as vfork does). The harness also lets it
 // start the other tools (exec), so that all of them are started and timed by the same code.

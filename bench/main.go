@@ -1,0 +1,218 @@
+// Bench measures tele against the kernel's own limit and against other tools, all of them in turn in
+// one run, prints the ratios that tele is to reach, and writes docs/PERFORMANCE.md with its charts.
+//
+//	make bench            all of it, about ten minutes on an idle machine
+//	make bench QUICK=1    few samples of each, writes nothing
+//
+// It needs root and a C compiler. What it starts has state of its own in a new directory under
+// /var/lib, as a real server has, and is gone afterwards. A ratio that is missed is printed as such
+// and is no failure.
+package main
+
+import (
+	_ "embed"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+//go:embed limit.c
+var limitSource []byte
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == senderName {
+		sender(os.Args[2:])
+		return
+	}
+	var o options
+	flag.StringVar(&o.tele, "tele", "../bin/tele", "the `program` to measure")
+	flag.BoolVar(&o.quick, "quick", false, "few samples of each")
+	flag.StringVar(&o.rows, "rows", "", "only these of "+strings.Join(rowNames(), ",")+" (`LIST`)")
+	flag.StringVar(&o.docs, "docs", "", "write PERFORMANCE.md and perf/*.svg into this `directory`")
+	flag.StringVar(&o.results, "results", "", "write the results to this `file`, or with -render read them from it")
+	flag.BoolVar(&o.render, "render", false, "measure nothing; write -docs from -results")
+	flag.BoolVar(&o.install, "install", false, "install the peers that Debian has, and do nothing else")
+	flag.Parse()
+	if err := o.main(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	tele, rows, docs, results string
+	quick, render, install    bool
+}
+
+func (o options) main() error {
+	if o.install {
+		return install()
+	}
+	var r *Results
+	if o.render {
+		text, err := os.ReadFile(o.results)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &r); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if r, err = measure(o); err != nil {
+			return err
+		}
+		if err := o.keep(r); err != nil {
+			return err
+		}
+	}
+	r.print(os.Stdout)
+	if o.docs == "" {
+		return nil
+	}
+	return r.write(o.docs)
+}
+
+func (o options) keep(r *Results) error {
+	if o.results == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.results, text, 0o644)
+}
+
+// A part is one table or more of the results, and can be asked for by its name.
+type part struct {
+	name string
+	run  func(*bench) error
+}
+
+var parts = []part{
+	{"launch", (*bench).launches},
+	{"callers", (*bench).callers},
+	{"command", (*bench).commands},
+	{"memory", (*bench).memory},
+	{"output", (*bench).output},
+	{"growth", (*bench).growth},
+	{"scale", (*bench).scale},
+}
+
+func rowNames() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// A bench is one run.
+type bench struct {
+	quick      bool
+	tele       string
+	dir        string // gone afterwards; jobs see it, but for the state directories
+	limit      string // the program
+	cold, warm *server
+	sandbox    isolation
+	peers      []peer
+	contenders []*contender
+	results    *Results
+}
+
+// measure runs the parts that were asked for.
+func measure(o options) (*Results, error) {
+	b, err := newBench(o.tele, o.quick)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	for _, p := range parts {
+		if o.rows != "" && !slices.Contains(strings.Split(o.rows, ","), p.name) {
+			continue
+		}
+		began := time.Now()
+		if err := p.run(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s took %v\n", p.name, time.Since(began).Round(time.Second))
+	}
+	b.results.Took = time.Since(b.results.Date).Round(time.Second)
+	return b.results, nil
+}
+
+// newBench starts the servers and finds the peers.
+func newBench(tele string, quick bool) (_ *bench, err error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("needs root: it compares sandboxes with every limit on")
+	}
+	if tele, err = filepath.Abs(tele); err != nil {
+		return nil, err
+	}
+	b := &bench{quick: quick, tele: tele}
+	if b.dir, err = os.MkdirTemp("/var/lib", "tele-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	// The jobs' users are to reach limit and tele in it.
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if b.limit, err = buildLimit(b.dir); err != nil {
+		return nil, err
+	}
+	var off []string
+	warm := hasFlag(tele, "--warm")
+	if warm {
+		off = []string{"--warm", "0"}
+	}
+	if b.cold, err = startServer(tele, filepath.Join(b.dir, "cold"), off...); err != nil {
+		return nil, err
+	}
+	if warm {
+		if b.warm, err = startServer(tele, filepath.Join(b.dir, "warm")); err != nil {
+			return nil, err
+		}
+	}
+	if b.sandbox, err = b.cold.isolation(); err != nil {
+		return nil, err
+	}
+	b.results = newResults(tele, b.sandbox)
+	b.peers, b.results.Missing = peers(b.sandbox)
+	if b.warm == nil {
+		b.results.Missing = append(b.results.Missing, "tele warm: this tele has no --warm")
+	}
+	for _, p := range b.peers {
+		b.results.Versions = append(b.results.Versions, Version{p.name, versionOf(p.version), strings.Join(p.options, " ")})
+	}
+	return b, b.gather("true")
+}
+
+func (b *bench) close() {
+	for _, c := range b.contenders {
+		c.close()
+	}
+	for _, s := range []*server{b.cold, b.warm} {
+		if s != nil && s.cmd != nil && s.cmd.Process != nil {
+			s.stop()
+		}
+	}
+	_ = os.RemoveAll(b.dir) // what is left there is nobody's
+}
+
+// many is how often something is done: in a quick run less often.
+func (b *bench) many(n, quick int) int {
+	if b.quick {
+		return quick
+	}
+	return n
+}

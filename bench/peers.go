@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// packages are what --install installs: the peers that Debian has, and a C compiler.
+var packages = []string{"bubblewrap", "crun", "runc", "firejail", "util-linux", "gcc", "libc6-dev"}
+
+func install() error {
+	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)} {
+		cmd := exec.Command("apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("apt-get %s: %w", args[0], err)
+		}
+	}
+	return nil
+}
+
+// A peer is another tool that runs a command in a sandbox. Options are its command line up to the
+// command that it is to run.
+type peer struct {
+	name    string
+	version []string // prints its version in the first line
+	options []string
+	bundle  bool // wants the command in a bundle's config.json
+	slow    bool // has a quarter of the launches, so that the others can have more
+}
+
+// peers are the tools that are on the PATH; missing are the names of the others.
+func peers(i isolation) (have []peer, missing []string) {
+	five := []string{"--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"}
+	all := []peer{
+		{name: "bubblewrap", version: []string{"bwrap", "--version"},
+			options: append(append([]string{"bwrap"}, five...), "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--")},
+		{name: "bubblewrap, tele's isolation", version: []string{"bwrap", "--version"}, options: i.bubblewrap()},
+		{name: "unshare", version: []string{"unshare", "--version"},
+			options: []string{"unshare", "--pid", "--fork", "--kill-child", "--mount", "--net", "--ipc", "--uts", "--mount-proc", "--"}},
+		{name: "crun", version: []string{"crun", "--version"}, bundle: true,
+			options: []string{"crun", "--cgroup-manager=disabled", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
+		{name: "runc", version: []string{"runc", "--version"}, bundle: true, slow: true,
+			options: []string{"runc", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
+		{name: "firejail", version: []string{"firejail", "--version"}, slow: true,
+			options: []string{"firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--private-tmp", "--ipc-namespace",
+				"--caps.drop=all", "--nonewprivs", "--seccomp", "--"}},
+		{name: "nsjail", version: []string{"nsjail", "--help"},
+			options: []string{"nsjail", "-Mo", "-Q", "--chroot", "/", "--user", "65534", "--group", "65534", "--disable_clone_newuser", "--"}},
+		{name: "isolate", version: []string{"isolate", "--version"}, options: []string{"isolate", "--silent", "--run", "--"}},
+	}
+	for _, p := range all {
+		path, err := exec.LookPath(p.options[0])
+		if err != nil {
+			missing = append(missing, p.name+": not on the PATH")
+			continue
+		}
+		p.options[0] = path // limit.c does not search
+		have = append(have, p)
+	}
+	return have, missing
+}
+
+// bubblewrap's options that come closest to tele's sandbox. What is missing: cgroups with limits, the
+// seccomp filter, a user of the job's own on the host, limits of size for what is in memory.
+func (i isolation) bubblewrap() []string {
+	o := []string{"bwrap", "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+		"--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--new-session", "--hostname", "job", "--clearenv",
+		"--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"}
+	for _, dir := range i.hidden {
+		o = append(o, "--tmpfs", dir)
+	}
+	for _, file := range i.maskedFiles {
+		o = append(o, "--ro-bind", "/dev/null", file)
+	}
+	for _, dir := range i.maskedDirs {
+		o = append(o, "--tmpfs", dir)
+	}
+	return append(o, "--tmpfs", "/home", "--dir", "/home/job", "--chdir", "/home/job", "--setenv", "HOME", "/home/job", "--")
+}
+
+// command is the whole command line; dir is for what the peer needs beside it.
+func (p peer) command(dir string, command ...string) ([]string, error) {
+	if !p.bundle {
+		return append(append([]string{}, p.options...), command...), nil
+	}
+	at := filepath.Join(dir, p.name+"-"+filepath.Base(command[0]))
+	if err := makeBundle(at, command); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	replace := strings.NewReplacer("{root}", filepath.Join(at, "state"), "{bundle}", at)
+	var line []string
+	for _, word := range p.options {
+		line = append(line, replace.Replace(word))
+	}
+	return line, nil
+}
+
+// makeBundle writes what `runc spec` would, with the host's root, read-only, no terminal, and the
+// namespaces that the others have.
+func makeBundle(dir string, command []string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
+		return err
+	}
+	type mount struct {
+		Destination string   `json:"destination"`
+		Type        string   `json:"type"`
+		Source      string   `json:"source"`
+		Options     []string `json:"options"`
+	}
+	var namespaces []map[string]string
+	for _, kind := range []string{"pid", "mount", "network", "ipc", "uts"} {
+		namespaces = append(namespaces, map[string]string{"type": kind})
+	}
+	config := map[string]any{
+		"ociVersion": "1.0.0",
+		"process": map[string]any{
+			"user": map[string]int{"uid": 65534, "gid": 65534}, "args": command, "cwd": "/", "noNewPrivileges": true,
+			"env": []string{"PATH=/usr/bin:/bin"},
+		},
+		"root": map[string]any{"path": "/", "readonly": true},
+		"mounts": []mount{
+			{"/proc", "proc", "proc", []string{"nosuid", "noexec", "nodev"}},
+			{"/dev", "tmpfs", "tmpfs", []string{"nosuid", "mode=755", "size=64k"}},
+			{"/dev/pts", "devpts", "devpts", []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+			{"/dev/shm", "tmpfs", "shm", []string{"nosuid", "noexec", "nodev", "mode=1777"}},
+			{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777"}},
+		},
+		"linux": map[string]any{
+			"namespaces":  namespaces,
+			"maskedPaths": []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys/firmware"},
+		},
+	}
+	text, err := json.MarshalIndent(config, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), text, 0o600)
+}
+
+// versionOf is the first line that a tool says about itself.
+func versionOf(command []string) string {
+	out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if err != nil || len(line) > 60 {
+		return "version not known"
+	}
+	return line
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/telerun/tele/client"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+)
+
+// ownGroup keeps what people type at a terminal from the processes that are started: the harness ends
+// them itself.
+var ownGroup = &syscall.SysProcAttr{Setpgid: true}
+
+// A server is a running `tele serve` with a state directory of its own, and a kept connection to it.
+type server struct {
+	tele, dir, addr string
+	flags           []string
+	cmd             *exec.Cmd
+	ended           chan struct{}
+	client          *client.Client // over mutual TLS
+}
+
+// startServer returns when the server answers.
+func startServer(tele, dir string, flags ...string) (*server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := listener.Addr().String()
+	_ = listener.Close() // its port is what was wanted
+	s := &server{tele: tele, dir: dir, addr: addr, flags: flags}
+	return s, s.start()
+}
+
+func (s *server) socket() string { return "unix:" + filepath.Join(s.dir, "tele.sock") }
+
+func (s *server) start() error {
+	// Ended jobs are kept all: what removing them costs is no part of any row.
+	args := append([]string{"serve", "--addr", s.addr, "--state-dir", s.dir, "--keep-age", "0", "--keep-jobs", "0",
+		"--keep-output", "100G", "--stop-jobs-on-exit"}, s.flags...)
+	s.cmd = exec.Command(s.tele, args...)
+	s.cmd.SysProcAttr = ownGroup
+	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	log, err := os.OpenFile(s.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.cmd.Stderr = log
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.ended = make(chan struct{})
+	go func() {
+		_ = s.cmd.Wait() // its log says why
+		close(s.ended)
+	}()
+	return s.answers()
+}
+
+// answers returns when the server takes calls.
+func (s *server) answers() error {
+	for deadline := time.Now().Add(time.Minute); ; {
+		conn, err := net.Dial("unix", filepath.Join(s.dir, "tele.sock"))
+		if err == nil {
+			_ = conn.Close() // it was only a knock
+			break
+		}
+		select {
+		case <-s.ended:
+			said, _ := os.ReadFile(s.dir + ".log") // as much as there is
+			return fmt.Errorf("tele serve ended: %s", bytes.TrimSpace(said))
+		case <-time.After(time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return errors.New("tele serve does not listen")
+		}
+	}
+	c, err := s.dial(s.addr)
+	if err != nil {
+		return err
+	}
+	s.client = c
+	_, err = c.List(context.Background(), client.ListOptions{Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}})
+	return err
+}
+
+func (s *server) dial(addr string) (*client.Client, error) {
+	return client.Dial(client.Options{Addr: addr, StateDir: s.dir})
+}
+
+// stop ends the server, and its jobs with it.
+func (s *server) stop() {
+	if s.client != nil {
+		_ = s.client.Close() // nothing is under way
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // gone already is as good
+	select {
+	case <-s.ended:
+	case <-time.After(time.Minute):
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	}
+}
+
+// run launches over the kept connection, with that many callers.
+func (s *server) run(launches, callers int) (batch, error) {
+	b := batch{times: make([]time.Duration, launches)}
+	errs := make([]error, callers)
+	var group sync.WaitGroup
+	began := time.Now()
+	for c := range callers {
+		group.Go(func() {
+			for i := c; i < launches && errs[c] == nil; i += callers {
+				start := time.Now()
+				errs[c] = launch(s.client, "/bin/true")
+				b.times[i] = time.Since(start)
+			}
+		})
+	}
+	group.Wait()
+	b.total = time.Since(began)
+	return b, errors.Join(errs...)
+}
+
+// launch runs a command that must succeed.
+func launch(c *client.Client, command ...string) error {
+	ctx := context.Background()
+	job, err := c.Start(ctx, &telev1.JobSpec{Command: command})
+	if err != nil {
+		return err
+	}
+	if job, err = c.Wait(ctx, job.Id); err != nil {
+		return err
+	}
+	if job.Status != telev1.JobStatus_JOB_STATUS_SUCCESS {
+		return fmt.Errorf("job %s: %s", job.Id, job.Message)
+	}
+	return nil
+}
+
+// hasFlag tells whether this tele's server knows a flag.
+func hasFlag(tele, flag string) bool {
+	help, _ := exec.Command(tele, "serve", "--help").Output() // without help it has no flag
+	return bytes.Contains(help, []byte(flag))
+}
+
+// isolation is what the plan of this server's sandboxes covers, so that others can be told to.
+type isolation struct {
+	hidden, maskedFiles, maskedDirs []string
+	steps, filter                   int
+}
+
+func (s *server) isolation() (isolation, error) {
+	var i isolation
+	plan, err := s.client.Plan(context.Background(), &telev1.JobSpec{Command: []string{"/bin/true"}})
+	if err != nil {
+		return i, err
+	}
+	for line := range strings.Lines(plan) {
+		words := strings.Fields(line)
+		if len(words) < 3 {
+			continue
+		}
+		i.steps++
+		path := words[2]
+		switch words[1] {
+		case "hide":
+			i.hidden = append(i.hidden, path)
+		case "mask":
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				i.maskedDirs = append(i.maskedDirs, path)
+			} else if err == nil {
+				i.maskedFiles = append(i.maskedFiles, path)
+			}
+		case "filter":
+			before, _, _ := strings.Cut(line, " instructions")
+			_, count, _ := strings.Cut(before, "{")
+			i.filter, _ = strconv.Atoi(count) // 0 is "not known"
+		}
+	}
+	if len(i.hidden) == 0 {
+		return i, fmt.Errorf("no hidden directory in tele's plan:\n%s", plan)
+	}
+	return i, nil
+}
+
+// limitOptions are limit.c's for the same sandbox.
+func (i isolation) limitOptions(anchor string) []string {
+	options := []string{"-a", anchor}
+	for flag, paths := range map[string][]string{"-h": i.hidden, "-m": i.maskedFiles, "-d": i.maskedDirs} {
+		for _, path := range paths {
+			options = append(options, flag, path)
+		}
+	}
+	return options
+}
