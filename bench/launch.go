@@ -59,7 +59,7 @@ func (b *bench) gather(command string) error {
 		if err != nil {
 			return err
 		}
-		if err := b.contend(p.name, p.slow, append([]string{"exec"}, line...)...); err != nil {
+		if err := b.contend(p.name, p.slow, p.limitArgs(line)...); err != nil {
 			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s: %v", p.name, err))
 		}
 	}

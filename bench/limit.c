@@ -4,7 +4,8 @@
 // process that shares its memory with its child until exec (as vfork does). The harness also lets it
 // start the other tools (exec), so that all of them are started and timed by the same code.
 //
-//   limit exec COMMAND...               vfork, exec, wait; {} in an argument is the caller's number
+//   limit exec [-u DIR] COMMAND...      vfork, exec, wait; {} in an argument is the caller's number;
+//                                       where nothing is mounted on DIR
 //   limit bare COMMAND...               5 new namespaces (pid, mount, net, ipc, uts), / private, /proc
 //   limit full OPTIONS COMMAND...       every step of tele's plan but cgroups and the seccomp filter
 //   limit template OPTIONS COMMAND...   the same sandbox; what all jobs share is mounted once, before
@@ -61,7 +62,7 @@ enum { EXEC, BARE, FULL, TEMPLATE };
 enum { IN = 100, OUT, ERR }; // what was 0, 1 and 2; a child has /dev/null there
 
 static int mode, with_filter;
-static char **command, *anchor;
+static char **command, *anchor, *without;
 static char *hidden[64], *masked[64], *covered[64];
 static int hiddens, maskeds, covereds;
 static const char *devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
@@ -347,13 +348,14 @@ int main(int argc, char **argv) {
 	mode = !strcmp(argv[1], "bare") ? BARE : !strcmp(argv[1], "full") ? FULL : !strcmp(argv[1], "template") ? TEMPLATE : EXEC;
 	opterr = 0;
 	argv++, argc--;
-	for (int option; (option = getopt(argc, argv, "+a:h:m:d:s")) != -1;) {
+	for (int option; (option = getopt(argc, argv, "+a:h:m:d:su:")) != -1;) {
 		switch (option) {
 		case 'a': anchor = optarg; break;
 		case 'h': list(hidden, &hiddens, optarg); break;
 		case 'm': list(masked, &maskeds, optarg); break;
 		case 'd': list(covered, &covereds, optarg); break;
 		case 's': with_filter = 1; break;
+		case 'u': without = optarg; break;
 		default: fprintf(stderr, "limit: no such option\n"); return 125;
 		}
 	}
@@ -364,11 +366,12 @@ int main(int argc, char **argv) {
 	for (int fd = 0; fd < 3; fd++) {
 		must(dup3(fd, IN + fd, O_CLOEXEC) < 0 ? -1 : dup2(null, fd), "dup", "");
 	}
-	if (mode == TEMPLATE) {
+	if (mode == TEMPLATE || without) {
 		must(unshare(CLONE_NEWNS), "unshare", "");
 		mounted(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
-		shared();
 	}
+	if (mode == TEMPLATE) shared();
+	if (without) must(umount2(without, MNT_DETACH), "umount", without);
 	serve();
 	return 0;
 }

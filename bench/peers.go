@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,8 +31,9 @@ type peer struct {
 	name    string
 	version []string // prints its version in the first line
 	options []string
-	bundle  bool // wants the command in a bundle's config.json
-	slow    bool // has a quarter of the launches, so that the others can have more
+	bundle  bool   // wants the command in a bundle's config.json
+	slow    bool   // has a quarter of the launches, so that the others can have more
+	without string // runs where nothing is mounted here
 }
 
 // peers are the tools that are on the PATH; missing are the names of the others.
@@ -43,7 +45,7 @@ func peers(i isolation) (have []peer, missing []string) {
 		{name: "bubblewrap, tele's isolation", version: []string{"bwrap", "--version"}, options: i.bubblewrap()},
 		{name: "unshare", version: []string{"unshare", "--version"},
 			options: []string{"unshare", "--pid", "--fork", "--kill-child", "--mount", "--net", "--ipc", "--uts", "--mount-proc", "--"}},
-		{name: "crun", version: []string{"crun", "--version"}, bundle: true,
+		{name: "crun", version: []string{"crun", "--version"}, bundle: true, without: unified(),
 			options: []string{"crun", "--cgroup-manager=disabled", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
 		{name: "runc", version: []string{"runc", "--version"}, bundle: true, slow: true,
 			options: []string{"runc", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
@@ -64,6 +66,24 @@ func peers(i isolation) (have []peer, missing []string) {
 		have = append(have, p)
 	}
 	return have, missing
+}
+
+// unified is the mount of cgroup version 2 beside version 1, with which crun does not start. It is told
+// to use no cgroup anyway.
+func unified() string {
+	const dir = "/sys/fs/cgroup/unified"
+	if fileText(dir+"/cgroup.controllers") == "" {
+		return ""
+	}
+	return dir
+}
+
+// limitArgs are limit.c's to run this command line.
+func (p peer) limitArgs(line []string) []string {
+	if p.without != "" {
+		line = append([]string{"-u", p.without}, line...)
+	}
+	return append([]string{"exec"}, line...)
 }
 
 // bubblewrap's options that come closest to tele's sandbox. What is missing: cgroups with limits, the
@@ -101,11 +121,20 @@ func (p peer) command(dir string, command ...string) ([]string, error) {
 	return line, nil
 }
 
-// makeBundle writes what `runc spec` would, with the host's root, read-only, no terminal, and the
-// namespaces that the others have.
+// makeBundle writes what `runc spec` would, without a terminal and with the namespaces that the others
+// have. The root is a directory with the host's programs and libraries in it, read-only: neither runc
+// nor crun takes "/" itself.
 func makeBundle(dir string, command []string) error {
-	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
-		return err
+	root := filepath.Join(dir, "rootfs")
+	for _, name := range []string{"state", "rootfs/proc", "rootfs/dev", "rootfs/tmp", "rootfs/usr", "rootfs/etc"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
+		if err := os.Symlink("usr/"+name, filepath.Join(root, name)); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
 	}
 	type mount struct {
 		Destination string   `json:"destination"`
@@ -123,8 +152,10 @@ func makeBundle(dir string, command []string) error {
 			"user": map[string]int{"uid": 65534, "gid": 65534}, "args": command, "cwd": "/", "noNewPrivileges": true,
 			"env": []string{"PATH=/usr/bin:/bin"},
 		},
-		"root": map[string]any{"path": "/", "readonly": true},
+		"root": map[string]any{"path": root, "readonly": true},
 		"mounts": []mount{
+			{"/usr", "bind", "/usr", []string{"rbind", "ro", "nosuid"}},
+			{"/etc", "bind", "/etc", []string{"rbind", "ro", "nosuid"}},
 			{"/proc", "proc", "proc", []string{"nosuid", "noexec", "nodev"}},
 			{"/dev", "tmpfs", "tmpfs", []string{"nosuid", "mode=755", "size=64k"}},
 			{"/dev/pts", "devpts", "devpts", []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
