@@ -1,0 +1,2 @@
+package main
+func (r *Results) write(string) error {return nil}
