@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +14,9 @@ import (
 )
 
 // idle is the command of idle jobs; whatever else runs is what they cost.
-var idle = []string{"/bin/sleep", "1000"}
+var idle = []string{"/bin/" + idleName, "1000"}
+
+const idleName = "sleep"
 
 // memory is what an idle job takes beyond its own process.
 func (b *bench) memory() error {
@@ -87,11 +88,21 @@ func (b *bench) peerMemory(p peer, jobs int) (float64, error) {
 		ended <- err
 	}()
 	defer func() {
-		killAll(pid)
-		<-ended
+		// The tools clean up when their jobs have ended; what has not gone by then has to.
+		for _, p := range descendants(pid) {
+			if p.name == idleName {
+				_ = syscall.Kill(p.pid, syscall.SIGKILL) // gone already is as good
+			}
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			killAll(pid)
+			<-ended
+		}
 	}()
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		if count(pid, "sleep") == jobs {
+		if count(pid, idleName) == jobs {
 			return overhead(pid) / float64(jobs), nil
 		}
 		select {
@@ -101,7 +112,7 @@ func (b *bench) peerMemory(p peer, jobs int) (float64, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return 0, fmt.Errorf("%d of %d jobs run", count(pid, "sleep"), jobs)
+	return 0, fmt.Errorf("%d of %d jobs run", count(pid, idleName), jobs)
 }
 
 // A process is one of /proc.
@@ -151,7 +162,7 @@ func count(pid int, name string) (n int) {
 // overhead is what the descendants of a process take that are neither jobs nor of this harness.
 func overhead(pid int) (kib float64) {
 	for _, p := range descendants(pid) {
-		if p.name != "sleep" && p.name != "limit" {
+		if p.name != idleName && p.name != "limit" {
 			kib += pss(p.pid)
 		}
 	}
@@ -178,9 +189,7 @@ func killAll(pid int) {
 	for {
 		all := descendants(pid)
 		for _, p := range append(all, process{pid: pid}) {
-			if err := syscall.Kill(p.pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
-				continue // ended by itself
-			}
+			_ = syscall.Kill(p.pid, syscall.SIGKILL) // gone already is as good
 		}
 		if len(all) == 0 {
 			return

@@ -1,2 +1,3 @@
 package main
-func (r *Results) write(string) error {return nil}
+
+func (r *Results) write(string) error { return nil }
