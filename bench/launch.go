@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -159,9 +158,12 @@ func (b *bench) launches() error {
 	return nil
 }
 
+var callerCounts = []float64{1, 2, 8, 32}
+
 // callers launch at the same time, each one after another.
 func (b *bench) callers() error {
-	for _, callers := range []int{1, 2, 8, 32} {
+	for _, count := range callerCounts {
+		callers := int(count)
 		launches := b.many(96, 32)
 		all, err := turns(b.contenders, b.many(4, 1), launches, callers, atOnce)
 		if err != nil {
@@ -236,9 +238,4 @@ func (b *bench) commands() error {
 	b.results.goal("the same ÷ bwrap with the same isolation", "", "", ratio(all[socket].times, all[nameSame].times, 0.5))
 	b.results.goal("tele run -- true, mutual TLS ÷ bwrap as a command", "", "", ratio(all[overTLS].times, all[namePlain].times, 0.5))
 	return nil
-}
-
-// without returns the contenders but for those of the names.
-func without(contenders []*contender, names ...string) []*contender {
-	return slices.DeleteFunc(slices.Clone(contenders), func(c *contender) bool { return slices.Contains(names, c.name) })
 }
