@@ -84,10 +84,10 @@ func bars(path, title, unit string, all []bar) error {
 		notes.TextStyle[i].Color = ink
 		notes.TextStyle[i].YAlign = text.YCenter
 	}
-	notes.Offset.X = vg.Points(4)
+	notes.Offset = vg.Point{X: vg.Points(4), Y: vg.Points(1.5)}
 	p.Add(notes)
 	p.NominalY(names...)
-	return save(p, path, 620, 60+20*len(all))
+	return save(p, path, 640, 80+20*len(all))
 }
 
 // lines writes a chart with a line for each name, over the same values of x.
@@ -122,12 +122,16 @@ func lines(path, title, xLabel, yLabel string, x []float64, names []string, y ma
 		p.Add(line, dots)
 		p.Legend.Add(name, line, dots)
 	}
-	return save(p, path, 620, 360)
+	return save(p, path, 640, 380)
 }
 
 func save(p *plot.Plot, path string, width, height int) error {
 	canvas := vgsvg.New(vg.Points(float64(width)), vg.Points(float64(height)))
-	p.Draw(draw.New(canvas))
+	whole := draw.New(canvas)
+	whole.SetColor(paper)
+	whole.Fill(whole.Rectangle.Path())
+	margin := vg.Points(10)
+	p.Draw(draw.Crop(whole, margin, -margin, margin, -margin))
 	f, err := os.Create(path)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ tool golang.org/x/perf/cmd/benchstat
 
 require (
 	github.com/telerun/tele v0.0.0-00010101000000-000000000000
+	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.49.0
 	gonum.org/v1/plot v0.17.0
 )

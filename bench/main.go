@@ -1,8 +1,9 @@
 // Bench measures tele against the kernel's own limit and against other tools, all of them in turn in
 // one run, prints the ratios that tele is to reach, and writes docs/PERFORMANCE.md with its charts.
 //
-//	make bench            all of it, about ten minutes on an idle machine
-//	make bench QUICK=1    few samples of each, writes nothing
+//	make bench                    all of it, about ten minutes on an idle machine
+//	make bench QUICK=1            few samples of each, writes nothing
+//	make bench ROWS=launch,memory only these, writes nothing
 //
 // It needs root and a C compiler. What it starts has state of its own in a new directory under
 // /var/lib, as a real server has, and is gone afterwards. A ratio that is missed is printed as such
@@ -15,9 +16,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -123,6 +127,9 @@ type bench struct {
 	peers      []peer
 	contenders []*contender
 	results    *Results
+
+	mu      sync.Mutex
+	servers []*server // all that were started
 }
 
 // measure runs the parts that were asked for.
@@ -132,6 +139,13 @@ func measure(o options) (*Results, error) {
 		return nil, err
 	}
 	defer b.close()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() { // for as long as there is something to clean up
+		<-interrupted
+		b.close()
+		os.Exit(130)
+	}()
 	for _, p := range parts {
 		if o.rows != "" && !slices.Contains(strings.Split(o.rows, ","), p.name) {
 			continue
@@ -175,11 +189,11 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 	if warm {
 		off = []string{"--warm", "0"}
 	}
-	if b.cold, err = startServer(tele, filepath.Join(b.dir, "cold"), off...); err != nil {
+	if b.cold, err = b.serve("cold", off...); err != nil {
 		return nil, err
 	}
 	if warm {
-		if b.warm, err = startServer(tele, filepath.Join(b.dir, "warm")); err != nil {
+		if b.warm, err = b.serve("warm"); err != nil {
 			return nil, err
 		}
 	}
@@ -197,15 +211,30 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 	return b, b.gather("true")
 }
 
+// serve starts a server, which is stopped by b.close if not before.
+func (b *bench) serve(name string, flags ...string) (*server, error) {
+	s, err := newServer(b.tele, filepath.Join(b.dir, name), flags...)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.servers = append(b.servers, s)
+	b.mu.Unlock()
+	return s, s.start()
+}
+
+// close ends all that was started. It may be called at any moment.
 func (b *bench) close() {
+	endIdle(os.Getpid())
 	for _, c := range b.contenders {
 		c.close()
 	}
-	for _, s := range []*server{b.cold, b.warm} {
-		if s != nil && s.cmd != nil && s.cmd.Process != nil {
-			s.stop()
-		}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.servers {
+		s.stop()
 	}
+	killUnder(os.Getpid())
 	_ = os.RemoveAll(b.dir) // what is left there is nobody's
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,14 +49,11 @@ func (b *bench) memory() error {
 // teleMemory starts idle jobs on a server that has already run some, as one at work has, and returns
 // by how much the server and the inits have grown, each for a job.
 func (b *bench) teleMemory(jobs int, flags []string) (init, server float64, err error) {
-	s, err := startServer(b.tele, filepath.Join(b.dir, "idle"), flags...)
-	defer func() {
-		s.stop()
-		_ = os.RemoveAll(s.dir) // what is left goes with b.dir
-	}()
+	s, err := b.serve("idle"+strings.Join(flags, ""), flags...)
 	if err != nil {
 		return 0, 0, err
 	}
+	defer s.stop()
 	if _, err := s.run(b.many(400, 40), 4); err != nil {
 		return 0, 0, err
 	}
@@ -88,18 +84,14 @@ func (b *bench) peerMemory(p peer, jobs int) (float64, error) {
 		ended <- err
 	}()
 	defer func() {
-		// The tools clean up when their jobs have ended; what has not gone by then has to.
-		for _, p := range descendants(pid) {
-			if p.name == idleName {
-				_ = syscall.Kill(p.pid, syscall.SIGKILL) // gone already is as good
-			}
-		}
+		endIdle(pid)
 		select {
 		case <-ended:
 		case <-time.After(time.Minute):
-			killAll(pid)
+			killUnder(pid)
 			<-ended
 		}
+		l.close()
 	}()
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		if count(pid, idleName) == jobs {
@@ -183,12 +175,20 @@ func kib(pid int, file, name string) float64 {
 	return 0
 }
 
-// killAll ends a process that this one has started and everything under it, which may go on starting
-// processes while it is looked at.
-func killAll(pid int) {
+// endIdle ends the idle jobs under a process; the tools that run them clean up then.
+func endIdle(pid int) {
+	for _, p := range descendants(pid) {
+		if p.name == idleName {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL) // gone already is as good
+		}
+	}
+}
+
+// killUnder ends everything under a process, which may go on starting processes while it is looked at.
+func killUnder(pid int) {
 	for {
 		all := descendants(pid)
-		for _, p := range append(all, process{pid: pid}) {
+		for _, p := range all {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL) // gone already is as good
 		}
 		if len(all) == 0 {

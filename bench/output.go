@@ -234,11 +234,11 @@ func (b *bench) growth() error {
 		return err
 	}
 	size = min(size, int64(disk.Bavail)*disk.Bsize/2) &^ (chunk - 1)
-	s, err := startServer(b.tele, filepath.Join(b.dir, "growth"), b.cold.flags...)
-	defer s.stop()
+	s, err := b.serve("growth", b.cold.flags...)
 	if err != nil {
 		return err
 	}
+	defer s.stop()
 	// What a first use of anything takes is no growth.
 	if err := live(64<<20, s.client); err != nil {
 		return err

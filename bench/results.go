@@ -114,7 +114,7 @@ func newResults(tele string, i isolation) *Results {
 }
 
 func thisMachine() Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Kernel: said("uname", "-r"), Disk: said("stat", "-f", "-c", "%T", "/var/lib")}
+	m := Machine{CPUs: runtime.NumCPU(), Kernel: said("uname", "-r"), Disk: said("findmnt", "-n", "-o", "FSTYPE", "--target", "/var/lib")}
 	for line := range strings.Lines(fileText("/proc/cpuinfo")) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
 			m.CPU = strings.TrimSpace(value)
@@ -164,17 +164,16 @@ func (r *Results) print(w io.Writer) {
 			fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t%d\n", row.Name, row.P50, row.P90, row.P99, row.PerSecond, row.N)
 		}
 	}
-	for title, amounts := range map[string][]Amount{"memory a job": r.Memory, "output": r.Output, "growth": r.Growth, "scale": r.Scale} {
-		if len(amounts) == 0 {
-			continue
+	for _, amounts := range [][]Amount{r.Memory, r.Output, r.Growth, r.Scale} {
+		if len(amounts) > 0 {
+			fmt.Fprintln(out)
 		}
-		fmt.Fprintf(out, "\n%s\t\t\n", title)
 		for _, a := range amounts {
-			fmt.Fprintf(out, "%s\t%.4g\t%s\n", a.Name, a.Value, a.Unit)
+			fmt.Fprintf(out, "%s\t%s %s\n", a.Name, number(a.Value), a.Unit)
 		}
 	}
 	for _, row := range r.Line {
-		fmt.Fprintf(out, "\na line to a follower, %s\t%.3f ms\tp90 %.3f\tp99 %.3f\tn %d\n", row.Name, row.P50, row.P90, row.P99, row.N)
+		fmt.Fprintf(out, "a line to a follower, %s\t%.3f ms\tp90 %.3f\tp99 %.3f\tn %d\n", row.Name, row.P50, row.P90, row.P99, row.N)
 	}
 	fmt.Fprintf(out, "\ngoal\tmust\taim\tmeasured\t\t\n")
 	for _, g := range r.Goals {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path/filepath"
 	"slices"
 	"time"
 )
@@ -9,11 +8,11 @@ import (
 // scale is what many ended jobs do to a server's start and to a list of all.
 func (b *bench) scale() error {
 	jobs := b.many(10000, 200)
-	s, err := startServer(b.tele, filepath.Join(b.dir, "scale"), b.cold.flags...)
-	defer func() { s.stop() }()
+	s, err := b.serve("scale", b.cold.flags...)
 	if err != nil {
 		return err
 	}
+	defer s.stop()
 	if _, err := s.run(jobs, 8); err != nil {
 		return err
 	}

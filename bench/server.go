@@ -32,20 +32,19 @@ type server struct {
 	client          *client.Client // over mutual TLS
 }
 
-// startServer returns when the server answers.
-func startServer(tele, dir string, flags ...string) (*server, error) {
+func newServer(tele, dir string, flags ...string) (*server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	addr := listener.Addr().String()
 	_ = listener.Close() // its port is what was wanted
-	s := &server{tele: tele, dir: dir, addr: addr, flags: flags}
-	return s, s.start()
+	return &server{tele: tele, dir: dir, addr: addr, flags: flags}, nil
 }
 
 func (s *server) socket() string { return "unix:" + filepath.Join(s.dir, "tele.sock") }
 
+// start returns when the server answers.
 func (s *server) start() error {
 	// Ended jobs are kept all: what removing them costs is no part of any row.
 	args := append([]string{"serve", "--addr", s.addr, "--state-dir", s.dir, "--keep-age", "0", "--keep-jobs", "0",
@@ -101,8 +100,11 @@ func (s *server) dial(addr string) (*client.Client, error) {
 	return client.Dial(client.Options{Addr: addr, StateDir: s.dir})
 }
 
-// stop ends the server, and its jobs with it.
+// stop ends the server, and its jobs with it. It may have ended, or not have begun.
 func (s *server) stop() {
+	if s.ended == nil {
+		return
+	}
 	if s.client != nil {
 		_ = s.client.Close() // nothing is under way
 	}
