@@ -6,7 +6,7 @@ ENTRY := -E _tele_entry
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
 BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION) $(ENTRY)'
 
-.PHONY: help build install proto test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short clean tools
+.PHONY: help build install proto test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short bench bench-install bench-compare clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -44,8 +44,9 @@ test-systemd: build ## the systemd unit, with systemd as process 1 of a virtual 
 		VM_PACKAGES=./test/systemd go run ./test/vmtest --systemd $$release --env TELE_SYSTEMD=$$release || exit 1; \
 	done
 
-race: ## all tests of this machine, with the race detector
+race: ## all tests of this machine, with the race detector; a quick run of the benchmark
 	go test -race ./...
+	go -C bench test .
 
 # Test binaries that are entered as bin/tele is; the others' inits start from the package hook.
 test-entry: ## the tests of what inits do, with inits that start before the Go runtime
@@ -64,11 +65,13 @@ lint: tools ## gofmt, vet, staticcheck and buf lint
 	go vet ./...
 	GOARCH=arm64 go vet ./...
 	build/tools/staticcheck ./...
+	go -C bench vet . && cd bench && ../build/tools/staticcheck .
 	cd proto && ../build/tools/buf lint
 
 check: lint generated reproducible ## lint, and that go.mod, generated code and the build are as they should be
 	go mod tidy -diff
 	go -C tools mod tidy -diff
+	go -C bench mod tidy -diff
 
 generated: tools
 	@rm -rf build/generated && cd proto && ../build/tools/buf generate -o ../build/generated
@@ -89,6 +92,17 @@ chaos: build ## kill, cut and fill everything for some minutes, with CHAOS="--se
 
 chaos-short: build ## the same for some seconds
 	go run ./test/chaos --time 12s $(CHAOS)
+
+# Without QUICK and ROWS it writes docs/PERFORMANCE.md. The harness is built as tele is, for its client.
+bench: build ## tele, the kernel alone and other tools in turn; QUICK=1 for a short run, ROWS=LIST for some
+	go -C bench run -tags grpcnotrace . $(if $(QUICK),-quick) $(if $(ROWS),-rows $(ROWS)) \
+		$(if $(QUICK)$(ROWS),,-docs ../docs -results ../build/bench.json)
+
+bench-install: ## install what Debian has of the other tools
+	go -C bench run . -install
+
+bench-compare: ## what has changed since BASE=REVISION, by benchstat
+	bench/compare.sh "$(BASE)"
 
 clean: ## remove what was built
 	rm -rf bin build

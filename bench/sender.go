@@ -98,12 +98,11 @@ func tlsConfig(certs, who string) (*tls.Config, error) {
 
 // sender is that process.
 func sender(args []string) {
-	if err := send(args[0], args[1], args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench: sender:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "bench: sender:", send(args[0], args[1], args[2]))
+	os.Exit(1)
 }
 
+// send goes on until it cannot.
 func send(network, addr, certs string) error {
 	listener, err := net.Listen(network, addr)
 	if err != nil {
