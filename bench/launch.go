@@ -54,7 +54,7 @@ func (b *bench) gather(command string) error {
 		b.contenders = append(b.contenders, &contender{name: nameWarm, run: b.warm.run, close: func() {}})
 	}
 	for _, p := range b.peers {
-		line, err := p.command(b.dir, command)
+		line, err := p.command(b.dir, b.shm, command)
 		if err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func (b *bench) commands() error {
 		if p.bundle || p.slow {
 			continue
 		}
-		line, err := p.command(b.dir, "/bin/true")
+		line, err := p.command(b.dir, b.shm, "/bin/true")
 		if err != nil {
 			return err
 		}

@@ -121,6 +121,7 @@ type bench struct {
 	quick      bool
 	tele       string
 	dir        string // gone afterwards; jobs see it, but for the state directories
+	shm        string // the same in memory
 	limit      string // the program
 	cold, warm *server
 	sandbox    isolation
@@ -177,6 +178,9 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 			b.close()
 		}
 	}()
+	if b.shm, err = os.MkdirTemp("/dev/shm", "tele-bench-"); err != nil {
+		return nil, err
+	}
 	// The jobs' users are to reach limit and tele in it.
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return nil, err
@@ -236,6 +240,7 @@ func (b *bench) close() {
 	}
 	killUnder(os.Getpid())
 	_ = os.RemoveAll(b.dir) // what is left there is nobody's
+	_ = os.RemoveAll(b.shm)
 }
 
 // many is how often something is done: in a quick run less often.

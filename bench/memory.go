@@ -69,7 +69,7 @@ func (b *bench) teleMemory(jobs int, flags []string) (init, server float64, err 
 
 // peerMemory starts as many, and returns what is there for each beside the job.
 func (b *bench) peerMemory(p peer, jobs int) (float64, error) {
-	line, err := p.command(b.dir, idle...)
+	line, err := p.command(b.dir, b.shm, idle...)
 	if err != nil {
 		return 0, err
 	}

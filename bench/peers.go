@@ -104,8 +104,9 @@ func (i isolation) bubblewrap() []string {
 	return append(o, "--tmpfs", "/home", "--dir", "/home/job", "--chdir", "/home/job", "--setenv", "HOME", "/home/job", "--")
 }
 
-// command is the whole command line; dir is for what the peer needs beside it.
-func (p peer) command(dir string, command ...string) ([]string, error) {
+// command is the whole command line; dir is for what the peer needs beside it, and memory, a directory
+// in memory, for its state, as /run is where it has that by default.
+func (p peer) command(dir, memory string, command ...string) ([]string, error) {
 	if !p.bundle {
 		return append(append([]string{}, p.options...), command...), nil
 	}
@@ -113,7 +114,7 @@ func (p peer) command(dir string, command ...string) ([]string, error) {
 	if err := makeBundle(at, command); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}
-	replace := strings.NewReplacer("{root}", filepath.Join(at, "state"), "{bundle}", at)
+	replace := strings.NewReplacer("{root}", filepath.Join(memory, p.name), "{bundle}", at)
 	var line []string
 	for _, word := range p.options {
 		line = append(line, replace.Replace(word))
@@ -126,7 +127,7 @@ func (p peer) command(dir string, command ...string) ([]string, error) {
 // nor crun takes "/" itself.
 func makeBundle(dir string, command []string) error {
 	root := filepath.Join(dir, "rootfs")
-	for _, name := range []string{"state", "rootfs/proc", "rootfs/dev", "rootfs/tmp", "rootfs/usr", "rootfs/etc"} {
+	for _, name := range []string{"rootfs/proc", "rootfs/dev", "rootfs/tmp", "rootfs/usr", "rootfs/etc"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			return err
 		}
