@@ -71,12 +71,8 @@ func (s *server) start() error {
 
 // answers returns when the server takes calls.
 func (s *server) answers() error {
-	for deadline := time.Now().Add(time.Minute); ; {
-		conn, err := net.Dial("unix", filepath.Join(s.dir, "tele.sock"))
-		if err == nil {
-			_ = conn.Close() // it was only a knock
-			break
-		}
+	deadline := time.Now().Add(time.Minute)
+	for !knock("unix", filepath.Join(s.dir, "tele.sock")) || !knock("tcp", s.addr) {
 		select {
 		case <-s.ended:
 			said, _ := os.ReadFile(s.dir + ".log") // as much as there is
@@ -94,6 +90,16 @@ func (s *server) answers() error {
 	s.client = c
 	_, err = c.List(context.Background(), client.ListOptions{Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}})
 	return err
+}
+
+// knock tells whether somebody listens.
+func knock(network, addr string) bool {
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was said
+	return true
 }
 
 func (s *server) dial(addr string) (*client.Client, error) {
