@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -53,15 +54,23 @@ func (b *bench) gather(command string) error {
 	if b.warm != nil {
 		b.contenders = append(b.contenders, &contender{name: nameWarm, run: b.warm.run, close: func() {}})
 	}
+	var working []peer
 	for _, p := range b.peers {
 		line, err := p.command(b.dir, b.shm, command)
 		if err != nil {
 			return err
 		}
-		if err := b.contend(p.name, p.slow, p.limitArgs(line)...); err != nil {
-			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s: %v", p.name, err))
+		err = boxes(p.init, int(slices.Max(callerCounts)))
+		if err == nil {
+			err = b.contend(p.name, p.slow, p.limitArgs(line)...)
 		}
+		if err != nil {
+			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s: %v", p.name, err))
+			continue
+		}
+		working = append(working, p)
 	}
+	b.peers = working
 	return nil
 }
 

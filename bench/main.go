@@ -239,6 +239,9 @@ func (b *bench) close() {
 		s.stop()
 	}
 	killUnder(os.Getpid())
+	for _, p := range b.peers {
+		_ = boxes(p.cleanup, int(slices.Max(callerCounts))) // a box that is not there needs none
+	}
 	_ = os.RemoveAll(b.dir) // what is left there is nobody's
 	_ = os.RemoveAll(b.shm)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,6 +73,9 @@ func (b *bench) peerMemory(p peer, jobs int) (float64, error) {
 	line, err := p.command(b.dir, b.shm, idle...)
 	if err != nil {
 		return 0, err
+	}
+	if p.init != nil {
+		jobs = min(jobs, int(slices.Max(callerCounts))) // as many boxes as there are
 	}
 	l, err := startLimit(b.limit, nil, p.limitArgs(line)...)
 	if err != nil {

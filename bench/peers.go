@@ -34,6 +34,9 @@ type peer struct {
 	bundle  bool   // wants the command in a bundle's config.json
 	slow    bool   // has a quarter of the launches, so that the others can have more
 	without string // runs where nothing is mounted here
+	// A caller's box has to be made before it is used, and is thrown away at the end; the number of the
+	// caller is appended.
+	init, cleanup []string
 }
 
 // peers are the tools that are on the PATH; missing are the names of the others.
@@ -54,7 +57,8 @@ func peers(i isolation) (have []peer, missing []string) {
 				"--caps.drop=all", "--nonewprivs", "--seccomp", "--"}},
 		{name: "nsjail", version: []string{"nsjail", "--help"},
 			options: []string{"nsjail", "-Mo", "-Q", "--chroot", "/", "--user", "65534", "--group", "65534", "--disable_clone_newuser", "--"}},
-		{name: "isolate", version: []string{"isolate", "--version"}, options: []string{"isolate", "--silent", "--run", "--"}},
+		{name: "isolate", version: []string{"isolate", "--version"}, options: []string{"isolate", "--box-id={}", "--silent", "--run", "--"},
+			init: []string{"isolate", "--init", "--box-id"}, cleanup: []string{"isolate", "--cleanup", "--box-id"}},
 	}
 	for _, p := range all {
 		path, err := exec.LookPath(p.options[0])
@@ -120,6 +124,20 @@ func (p peer) command(dir, memory string, command ...string) ([]string, error) {
 		line = append(line, replace.Replace(word))
 	}
 	return line, nil
+}
+
+// boxes makes or throws away the boxes of so many callers.
+func boxes(command []string, callers int) error {
+	for i := range callers {
+		if len(command) == 0 {
+			break
+		}
+		cmd := exec.Command(command[0], append(command[1:len(command):len(command)], fmt.Sprint(i))...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
+		}
+	}
+	return nil
 }
 
 // makeBundle writes what `runc spec` would, without a terminal and with the namespaces that the others
