@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -71,6 +73,23 @@ func (b *bench) gather(command string) error {
 		working = append(working, p)
 	}
 	b.peers = working
+	judge, err := startJudge(command)
+	if judge == nil && err == nil {
+		err = errors.New("not on the PATH")
+	}
+	if err == nil {
+		if err = judge.launch(); err != nil {
+			judge.close()
+		}
+	}
+	if err != nil {
+		b.results.Missing = append(b.results.Missing, fmt.Sprintf("go-judge: %v", err))
+		return nil
+	}
+	b.contenders = append(b.contenders, &contender{name: "go-judge", close: judge.close,
+		run: func(launches, callers int) (batch, error) { return inTurn(launches, callers, judge.launch) }})
+	b.results.Versions = append(b.results.Versions, Version{"go-judge", versionOf([]string{judge.cmd.Path, "-version"}),
+		strings.Join(judge.cmd.Args, " ")})
 	return nil
 }
 

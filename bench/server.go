@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -125,22 +124,7 @@ func (s *server) stop() {
 
 // run launches over the kept connection, with that many callers.
 func (s *server) run(launches, callers int) (batch, error) {
-	b := batch{times: make([]time.Duration, launches)}
-	errs := make([]error, callers)
-	var group sync.WaitGroup
-	began := time.Now()
-	for c := range callers {
-		group.Go(func() {
-			for i := c; i < launches && errs[c] == nil; i += callers {
-				start := time.Now()
-				errs[c] = launch(s.client, "/bin/true")
-				b.times[i] = time.Since(start)
-			}
-		})
-	}
-	group.Wait()
-	b.total = time.Since(began)
-	return b, errors.Join(errs...)
+	return inTurn(launches, callers, func() error { return launch(s.client, "/bin/true") })
 }
 
 // launch runs a command that must succeed.
