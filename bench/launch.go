@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -88,8 +87,7 @@ func (b *bench) gather(command string) error {
 	}
 	b.contenders = append(b.contenders, &contender{name: "go-judge", close: judge.close,
 		run: func(launches, callers int) (batch, error) { return inTurn(launches, callers, judge.launch) }})
-	b.results.Versions = append(b.results.Versions, Version{"go-judge", versionOf([]string{judge.cmd.Path, "-version"}),
-		strings.Join(judge.cmd.Args, " ")})
+	b.results.Versions = append(b.results.Versions, b.version("go-judge", []string{judge.cmd.Path, "-version"}, judge.cmd.Args))
 	return nil
 }
 
@@ -130,7 +128,9 @@ func turns(contenders []*contender, rounds, launches, callers int, between func(
 	return all, nil
 }
 
-func atOnce() {}
+// settle leaves the kernel and the servers time for what they do after a batch: namespaces to take
+// down, a pool to fill. It is to be nobody else's loss.
+func settle() { time.Sleep(25 * time.Millisecond) }
 
 // apart returns when this much time has gone since it last did.
 func apart(space time.Duration) func() {
@@ -155,7 +155,7 @@ func table(title string, contenders []*contender, all map[string]*samples) Table
 // launches are one after another: as fast as it goes, and 20 ms apart, which shows what the kernel
 // does at leisure.
 func (b *bench) launches() error {
-	close, err := turns(b.contenders, b.many(30, 2), b.many(20, 5), 1, atOnce)
+	close, err := turns(b.contenders, b.many(30, 2), b.many(20, 5), 1, settle)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (b *bench) callers() error {
 	for _, count := range callerCounts {
 		callers := int(count)
 		launches := b.many(96, 32)
-		all, err := turns(b.contenders, b.many(4, 1), launches, callers, atOnce)
+		all, err := turns(b.contenders, b.many(4, 1), launches, callers, settle)
 		if err != nil {
 			return err
 		}
@@ -254,7 +254,7 @@ func (b *bench) commands() error {
 			return err
 		}
 	}
-	all, err := turns(contenders, b.many(20, 2), b.many(15, 5), 1, atOnce)
+	all, err := turns(contenders, b.many(20, 2), b.many(15, 5), 1, settle)
 	if err != nil {
 		return err
 	}

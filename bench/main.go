@@ -157,6 +157,9 @@ func measure(o options) (*Results, error) {
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s took %v\n", p.name, time.Since(began).Round(time.Second))
 	}
+	for i, m := range b.results.Missing {
+		b.results.Missing[i] = strings.ReplaceAll(m, b.dir, "DIR")
+	}
 	b.results.Took = time.Since(b.results.Date).Round(time.Second)
 	return b.results, nil
 }
@@ -210,7 +213,7 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 		b.results.Missing = append(b.results.Missing, "tele warm: this tele has no --warm")
 	}
 	for _, p := range b.peers {
-		b.results.Versions = append(b.results.Versions, Version{p.name, versionOf(p.version), strings.Join(p.options, " ")})
+		b.results.Versions = append(b.results.Versions, b.version(p.name, p.version, p.options))
 	}
 	return b, b.gather("true")
 }
@@ -244,6 +247,12 @@ func (b *bench) close() {
 	}
 	_ = os.RemoveAll(b.dir) // what is left there is nobody's
 	_ = os.RemoveAll(b.shm)
+}
+
+// version is how a tool is named and called, without the places that are this run's alone.
+func (b *bench) version(name string, asked, command []string) Version {
+	line := strings.Join(append([]string{filepath.Base(command[0])}, command[1:]...), " ")
+	return Version{name, versionOf(asked), strings.NewReplacer(b.dir, "DIR", b.shm, "DIR").Replace(line)}
 }
 
 // many is how often something is done: in a quick run less often.

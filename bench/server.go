@@ -156,8 +156,22 @@ type isolation struct {
 }
 
 func (s *server) isolation() (isolation, error) {
-	var i isolation
-	plan, err := s.client.Plan(context.Background(), &telev1.JobSpec{Command: []string{"/bin/true"}})
+	i, err := s.readPlan(&telev1.JobSpec{Command: []string{"/bin/true"}})
+	if err != nil || len(i.hidden) > 0 {
+		return i, err
+	}
+	// The usual root is prepared before any job, and is in no plan. One that a job can write to is not,
+	// and has the same places hidden.
+	own, err := s.readPlan(&telev1.JobSpec{Command: []string{"/bin/true"}, Root: "overlay"})
+	i.hidden = own.hidden
+	if err == nil && len(i.hidden) == 0 {
+		err = errors.New("no hidden directory in tele's plan")
+	}
+	return i, err
+}
+
+func (s *server) readPlan(spec *telev1.JobSpec) (i isolation, err error) {
+	plan, err := s.client.Plan(context.Background(), spec)
 	if err != nil {
 		return i, err
 	}
@@ -182,9 +196,6 @@ func (s *server) isolation() (isolation, error) {
 			_, count, _ := strings.Cut(before, "{")
 			i.filter, _ = strconv.Atoi(count) // 0 is "not known"
 		}
-	}
-	if len(i.hidden) == 0 {
-		return i, fmt.Errorf("no hidden directory in tele's plan:\n%s", plan)
 	}
 	return i, nil
 }
