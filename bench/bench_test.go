@@ -87,6 +87,42 @@ func TestQuickRun(t *testing.T) {
 	}
 }
 
+// The kernel's limit would be none if it left something out.
+func TestLimitIsASandbox(t *testing.T) {
+	b := newTest(t)
+	anchor := filepath.Join(b.dir, "here")
+	if err := os.Mkdir(anchor, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const check = `
+		[ $$ = 1 ] || exit 1
+		[ "$(id -u)" = 1879048192 ] || exit 2
+		[ -z "$(ls /root /sys /mnt | grep -v :)" ] || exit 3
+		echo x >/dev/null || exit 4
+		echo x >/tmp/x && echo x >/var/tmp/x && echo x >/dev/shm/x && echo x >/home/job/x || exit 5
+		[ -c /dev/pts/ptmx ] || exit 6
+		! (echo x >/usr/x) || exit 7
+		[ "$(ls /dev | wc -l)" = 13 ] || exit 8
+		[ ! -s /proc/keys ] || exit 9
+		grep -q '^CapBnd:.0*$' /proc/self/status || exit 10
+		grep -q '^NoNewPrivs:.1' /proc/self/status || exit 11
+		[ "$(ls -d /proc/[0-9]* | wc -l)" -lt 6 ] || exit 12`
+	for _, mode := range []string{"full", "template"} {
+		args := append([]string{mode}, b.sandbox.limitOptions(anchor)...)
+		l, err := startLimit(b.limit, nil, append(args, "/bin/sh", "-c", check)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.run(2, 1); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if _, err := l.run(8, 4); err != nil {
+			t.Errorf("%s, 4 callers: %v", mode, err)
+		}
+		l.close()
+	}
+}
+
 func TestRatio(t *testing.T) {
 	var one, two []float64
 	for i := range 101 {

@@ -143,11 +143,17 @@ static void clone_devices(int *nodes) {
 	}
 }
 
-// shared is what all sandboxes have in common.
+// shared is what all sandboxes have in common. What it covers is taken away first: a mount that nobody
+// sees would be copied for each sandbox.
 static void shared(void) {
 	int nodes[DEVICES];
 	clone_devices(nodes);
 	new_root();
+	const char *unseen[] = {"proc", "dev", "tmp", "home"};
+	for (int i = 0; i < 4; i++)
+		while (umount2(unseen[i], MNT_DETACH) == 0);
+	for (int i = 0; i < hiddens; i++)
+		while (umount2(hidden[i], MNT_DETACH) == 0);
 	dev(nodes);
 	hide();
 	home();
