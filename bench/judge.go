@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -25,8 +24,6 @@ type judge struct {
 	url     string
 	request []byte
 }
-
-const judgeCgroup = "tele-bench-judge"
 
 // startJudge starts the one on the PATH; without one it returns nothing.
 func startJudge(command string) (*judge, error) {
@@ -48,7 +45,7 @@ func startJudge(command string) (*judge, error) {
 	if j.request, err = json.Marshal(map[string]any{"cmd": []any{limits}}); err != nil {
 		return nil, err
 	}
-	j.cmd = exec.Command(path, "-http-addr", addr, "-parallelism", "32", "-pre-fork", "1", "-silent", "-cgroup-prefix", judgeCgroup)
+	j.cmd = exec.Command(path, "-http-addr", addr, "-parallelism", "32", "-pre-fork", "1", "-silent", "-cgroup-prefix", groupName+"judge")
 	j.cmd.SysProcAttr = ownGroup
 	j.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	if err := j.cmd.Start(); err != nil {
@@ -68,15 +65,6 @@ func (j *judge) close() {
 	j.client.CloseIdleConnections()
 	_ = j.cmd.Process.Signal(syscall.SIGTERM) // gone already is as good
 	_ = j.cmd.Wait()                          // it was told to
-	// It leaves its groups behind: one, or one a controller; in them only what is not empty stays.
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		for _, below := range []string{"/*", ""} {
-			groups, _ := filepath.Glob(pattern + judgeCgroup + below) // the pattern is a good one
-			for _, group := range groups {
-				_ = syscall.Rmdir(group) // a file, or in use
-			}
-		}
-	}
 }
 
 func (j *judge) launch() error {

@@ -23,6 +23,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 //go:embed limit.c
@@ -172,6 +174,10 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 	if tele, err = filepath.Abs(tele); err != nil {
 		return nil, err
 	}
+	// What outlives its parent comes to this process, so that close finds it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, err
+	}
 	b := &bench{quick: quick, tele: tele}
 	if b.dir, err = os.MkdirTemp("/var/lib", "tele-bench-"); err != nil {
 		return nil, err
@@ -242,6 +248,7 @@ func (b *bench) close() {
 		s.stop()
 	}
 	killUnder(os.Getpid())
+	removeGroups()
 	for _, p := range b.peers {
 		_ = boxes(p.cleanup, int(slices.Max(callerCounts))) // a box that is not there needs none
 	}
@@ -252,7 +259,7 @@ func (b *bench) close() {
 // version is how a tool is named and called, without the places that are this run's alone.
 func (b *bench) version(name string, asked, command []string) Version {
 	line := strings.Join(append([]string{filepath.Base(command[0])}, command[1:]...), " ")
-	return Version{name, versionOf(asked), strings.NewReplacer(b.dir, "DIR", b.shm, "DIR").Replace(line)}
+	return Version{name, versionOf(asked), strings.NewReplacer(b.dir, "DIR", b.shm, "DIR", groupName, "tele-bench-").Replace(line)}
 }
 
 // many is how often something is done: in a quick run less often.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // packages are what --install installs: the peers that Debian has, and a C compiler.
@@ -49,9 +50,9 @@ func peers(i isolation) (have []peer, missing []string) {
 		{name: "unshare", version: []string{"unshare", "--version"},
 			options: []string{"unshare", "--pid", "--fork", "--kill-child", "--mount", "--net", "--ipc", "--uts", "--mount-proc", "--"}},
 		{name: "crun", version: []string{"crun", "--version"}, bundle: true, without: unified(),
-			options: []string{"crun", "--cgroup-manager=disabled", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
+			options: []string{"crun", "--cgroup-manager=disabled", "--root", "{root}", "run", "--bundle", "{bundle}", groupName + "{}"}},
 		{name: "runc", version: []string{"runc", "--version"}, bundle: true, slow: true,
-			options: []string{"runc", "--root", "{root}", "run", "--bundle", "{bundle}", "tele-bench-{}"}},
+			options: []string{"runc", "--root", "{root}", "run", "--bundle", "{bundle}", groupName + "{}"}},
 		{name: "firejail", version: []string{"firejail", "--version"}, slow: true,
 			options: []string{"firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--private-tmp", "--ipc-namespace",
 				"--caps.drop=all", "--nonewprivs", "--seccomp", "--"}},
@@ -70,6 +71,21 @@ func peers(i isolation) (have []peer, missing []string) {
 		have = append(have, p)
 	}
 	return have, missing
+}
+
+// groupName begins the names of what the peers of this run make in /sys/fs/cgroup.
+var groupName = fmt.Sprintf("tele-bench-%d-", os.Getpid())
+
+// removeGroups takes away what they left there: go-judge always, runc when it was killed.
+func removeGroups() {
+	for _, below := range []string{"/*", ""} {
+		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			groups, _ := filepath.Glob(pattern + groupName + "*" + below) // the pattern is a good one
+			for _, group := range groups {
+				_ = syscall.Rmdir(group) // a file, or gone
+			}
+		}
+	}
 }
 
 // unified is the mount of cgroup version 2 beside version 1, with which crun does not start. It is told
