@@ -15,6 +15,9 @@ import (
 // String is the plan for people, a line a step: its index, its name, and the system call as
 // strace(1) would show it. $1 is the result of the step that says "= $1".
 func (p *Plan) String() string {
+	if p == nil {
+		return ""
+	}
 	var out strings.Builder
 	for _, part := range p.parts {
 		v, err := decode(part)

@@ -25,14 +25,11 @@ type Template struct {
 
 // NewTemplate makes the template for sandboxes of s, of which it looks at Anchor and Hide.
 func NewTemplate(ctx context.Context, s Spec) (*Template, error) {
-	h, err := thisHost()
+	plan, err := NewTemplatePlan(s)
 	if err != nil {
 		return nil, err
 	}
-	if h.mounts, err = mountsBelowRoot(); err != nil {
-		return nil, err
-	}
-	ns, err := makeTemplate(ctx, templatePlan(s, h))
+	ns, err := makeTemplate(ctx, plan)
 	if err != nil {
 		return nil, fmt.Errorf("make what sandboxes have in common: %w", err)
 	}
@@ -48,6 +45,18 @@ func NewTemplate(ctx context.Context, s Spec) (*Template, error) {
 		}
 	}
 	return t, nil
+}
+
+// NewTemplatePlan is the plan by which NewTemplate makes it.
+func NewTemplatePlan(s Spec) (*Plan, error) {
+	h, err := thisHost()
+	if err != nil {
+		return nil, err
+	}
+	if h.mounts, err = mountsBelowRoot(); err != nil {
+		return nil, err
+	}
+	return templatePlan(s, h), nil
 }
 
 func templatePlan(s Spec, h host) *Plan {

@@ -130,10 +130,14 @@ func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
 	template, done := t.useTemplate(r)
 	defer done()
 	plan, err := s.newPlan(r, template != nil)
+	if err != nil || template == nil {
+		return plan.String(), err
+	}
+	shared, err := initproc.NewTemplatePlan(t.templateSpec())
 	if err != nil {
 		return "", err
 	}
-	return plan.String(), nil
+	return "once for all jobs:\n" + shared.String() + "for this one:\n" + plan.String(), nil
 }
 
 func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {

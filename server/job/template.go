@@ -38,13 +38,18 @@ func (t *Table) useTemplate(r request) (template *initproc.Template, done func()
 
 // renewTemplate makes the template anew, from the mounts as they are.
 func (t *Table) renewTemplate() {
-	hide, seen := t.hiding()
-	template, err := initproc.NewTemplate(t.life, initproc.Spec{Anchor: t.anchor(), Hide: hide})
+	_, seen := t.hiding()
+	template, err := initproc.NewTemplate(t.life, t.templateSpec())
 	if err != nil {
 		t.options.Log.Warn().Err(err).Msg("every sandbox is made from nothing, starts take longer")
 		template = nil
 	}
 	t.setTemplate(template, seen)
+}
+
+func (t *Table) templateSpec() initproc.Spec {
+	hide, _ := t.hiding()
+	return initproc.Spec{Anchor: t.anchor(), Hide: hide}
 }
 
 func (t *Table) setTemplate(template *initproc.Template, seen int) {
