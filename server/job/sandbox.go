@@ -18,14 +18,15 @@ type sandbox struct {
 	dir   string
 	uid   uint32 // who the job runs as
 
-	log   *output.Log
-	group *cgroup.Group
-	plan  *initproc.Plan
-	init  *initproc.Init
-	work  limits.Status // what holds the work directory to its size
-	join  int           // how many version 1 groups there are
-	warm  bool          // it was made before there was a job
-	seen  int           // the state of the host's mounts that it was made from
+	log    *output.Log
+	group  *cgroup.Group
+	plan   *initproc.Plan
+	init   *initproc.Init
+	work   limits.Status // what holds the work directory to its size
+	join   int           // how many version 1 groups there are
+	warm   bool          // it was made before there was a job
+	timing *Timing       // of the start under way; nil for one that is made ready
+	seen   int           // the state of the host's mounts that it was made from
 }
 
 // newSandbox is one of which nothing is there yet.
@@ -44,16 +45,16 @@ func (s *sandbox) make(r request) (err error) {
 	if s.work, err = s.makeWork(r); err != nil {
 		return err
 	}
-	t.at("directory made")
+	s.mark("directory made")
 	if s.log, err = output.Create(s.dir); err != nil {
 		return err
 	}
-	t.at("output made")
+	s.mark("output made")
 	if s.group, err = t.options.Cgroups.Create(s.id, t.groupRequest(r)); err != nil {
 		return err
 	}
 	defer s.group.CloseStartFiles()
-	t.at("cgroup made")
+	s.mark("cgroup made")
 	template, done := t.useTemplate(r)
 	defer done()
 	join := s.group.JoinFiles()
@@ -61,11 +62,15 @@ func (s *sandbox) make(r request) (err error) {
 	if s.plan, err = s.newPlan(r, template != nil); err != nil {
 		return err
 	}
+	if s.timing != nil {
+		s.timing.Template = template != nil
+	}
+	s.mark("plan made")
 	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: join, Template: template})
 	if err != nil {
 		return err
 	}
-	t.at("init started")
+	s.mark("init started")
 	return s.init.Prepare()
 }
 

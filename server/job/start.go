@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
@@ -53,6 +54,7 @@ func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
 // *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
 // with the same key, one makes the job and all return it; an empty key is none.
 func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec) (*Job, error) {
+	began := time.Now()
 	r, err := t.check(spec)
 	if err != nil {
 		return nil, err
@@ -66,6 +68,8 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	if s == nil {
 		s = t.newSandbox()
 	}
+	s.timing = &Timing{ID: s.id, Began: began, Warm: s.warm, Template: s.warm}
+	s.mark("checked")
 	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: s.id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
@@ -80,6 +84,7 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 		return nil, errors.Join(err, j.undo())
 	}
 	t.add(j)
+	t.timings.add(*s.timing)
 	return j, nil
 }
 
@@ -181,8 +186,7 @@ func (t *Table) groupRequest(r request) cgroup.Request {
 // that is killed between two of these steps leaves something half-made, which the next one takes
 // away, or, from where the rest of the plan is sent, brings to its end (recover.go).
 func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
-	t := j.table
-	t.at("reserved")
+	s.mark("reserved")
 	err = s.forJob(r)
 	j.log, j.group, j.init = s.log, s.group, s.init
 	if err != nil {
@@ -194,21 +198,22 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 	if err := j.sayLimits(s, r); err != nil {
 		return err
 	}
+	s.mark("limits set")
 	if err := j.writeStarted(); err != nil {
 		return err
 	}
-	t.at("submitted")
+	s.mark("submitted")
 	if err := j.init.Run(ctx, s.plan); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {
 		return err
 	}
-	t.at("running")
+	s.mark("running")
 	if err := j.setRunning(); err != nil {
 		return err
 	}
-	t.at("recorded")
+	s.mark("recorded")
 	j.watch()
 	return nil
 }

@@ -77,6 +77,7 @@ type Table struct {
 	usual   request // what a job asks for that asks for nothing
 	common  common
 	warm    pool
+	timings timings
 	root    bool
 	work    Work   // never WorkAuto
 	whyWork string // in words

@@ -60,15 +60,12 @@ func (t *Table) takeWarm(r request) *sandbox {
 	}
 	t.warm.mu.Lock()
 	defer t.warm.mu.Unlock()
-	for len(t.warm.ready) > 0 {
-		s := t.warm.ready[0]
-		if !t.fresh(s) {
-			return nil // tendPool takes it away
-		}
-		t.warm.ready = slices.Delete(t.warm.ready, 0, 1)
-		return s
+	if len(t.warm.ready) == 0 || !t.fresh(t.warm.ready[0]) { // tendPool takes that away
+		return nil
 	}
-	return nil
+	s := t.warm.ready[0]
+	t.warm.ready = slices.Delete(t.warm.ready, 0, 1)
+	return s
 }
 
 // Warm returns the ids of the sandboxes that are ready, the next first.
