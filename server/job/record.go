@@ -1,8 +1,11 @@
 package job
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,11 +32,75 @@ func (e *newerError) Error() string {
 		e.path, e.version, recordVersion)
 }
 
+// A record's file holds versions of it, each a frame: its size and checksum (CRC-32C), little-endian, and
+// the record as protobuf. The last whole one counts. So a change is one write(2) at the end of a file that
+// is there; to make a file and rename it takes five times as long, and ext4 longer yet where many were
+// removed. What a killed server or a full disk left of a frame is cut off before the next.
+const frameHeader = 8
+
+// maxAppended is how large a record may be that is appended; a larger one replaces the file.
+const maxAppended = 64 << 10
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func frame(record []byte) []byte {
+	f := make([]byte, frameHeader, frameHeader+len(record))
+	binary.LittleEndian.PutUint32(f, uint32(len(record)))
+	binary.LittleEndian.PutUint32(f[4:], crc32.Checksum(record, castagnoli))
+	return append(f, record...)
+}
+
+// lastFrame is the last whole record in a file, nil when there is none, and where it ends.
+func lastFrame(file []byte) (record []byte, end int) {
+	for {
+		rest := file[end:]
+		if len(rest) < frameHeader {
+			return record, end
+		}
+		size := binary.LittleEndian.Uint32(rest)
+		if size == 0 || uint64(size) > uint64(len(rest)-frameHeader) {
+			return record, end
+		}
+		next := rest[frameHeader : frameHeader+size]
+		if crc32.Checksum(next, castagnoli) != binary.LittleEndian.Uint32(rest[4:]) {
+			return record, end
+		}
+		record, end = next, end+frameHeader+int(size)
+	}
+}
+
+// unframed is how a file begins that holds one record and no frame, as servers wrote it at first: the
+// fields version, 1, and job.
+var unframed = []byte{0x08, 0x01, 0x12}
+
+// cutOff tells whether a file without a whole record has the beginning of one: its job never ran, for it
+// would have been written whole before.
+func cutOff(file []byte) bool {
+	return len(file) < frameHeader || uint64(binary.LittleEndian.Uint32(file)) > uint64(len(file)-frameHeader)
+}
+
+// readRecord reads a record, and cuts off what is unfinished behind it.
 func readRecord(dir string) (*recordv1.Record, error) {
-	path := filepath.Join(dir, "record")
-	data, err := os.ReadFile(path)
+	path := recordPath(dir)
+	file, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
+	}
+	data, end := lastFrame(file)
+	switch {
+	case data == nil && bytes.HasPrefix(file, unframed):
+		data = file
+		if err := replace(dir, data); err != nil {
+			return nil, err
+		}
+	case data == nil && cutOff(file):
+		return nil, &os.PathError{Op: "read", Path: path, Err: os.ErrNotExist}
+	case data == nil:
+		return nil, fmt.Errorf("%s: no record in it can be read", path)
+	case end < len(file):
+		if err := os.Truncate(path, int64(end)); err != nil {
+			return nil, err
+		}
 	}
 	var r recordv1.Record
 	if err := proto.Unmarshal(data, &r); err != nil {
@@ -48,17 +115,50 @@ func readRecord(dir string) (*recordv1.Record, error) {
 	return &r, nil
 }
 
-// writeRecord replaces the record as a whole: another server, or none, sees the old one or the new.
+func recordPath(dir string) string { return filepath.Join(dir, "record") }
+
+// writeRecord writes a new version of the record: another server, or none, sees the old one or the new.
 func writeRecord(dir string, r *recordv1.Record) error {
 	data, err := proto.Marshal(r)
 	if err != nil {
 		return err
 	}
+	if len(data) > maxAppended {
+		return replace(dir, data)
+	}
+	return appendTo(recordPath(dir), frame(data))
+}
+
+// replace makes a record's file anew, with this version alone.
+func replace(dir string, record []byte) error {
 	temp := filepath.Join(dir, "record.new")
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	if err := os.WriteFile(temp, frame(record), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Join(dir, "record"))
+	return os.Rename(temp, recordPath(dir))
+}
+
+// appendTo appends all of data, or nothing. Without package os, which would ask four times what kind of
+// file it is.
+func appendTo(path string, data []byte) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	n, err := unix.Write(fd, data)
+	if n == len(data) {
+		return nil
+	}
+	if err == nil {
+		err = unix.ENOSPC // there was room for a part of it
+	}
+	if n > 0 {
+		if size, seekErr := unix.Seek(fd, 0, unix.SEEK_END); seekErr == nil {
+			_ = unix.Ftruncate(fd, size-int64(n)) // else the next server does it
+		}
+	}
+	return &os.PathError{Op: "write", Path: path, Err: err}
 }
 
 // initID is the init that a record names.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -428,24 +429,95 @@ func TestStateDir(t *testing.T) {
 	}
 }
 
-// A record survives writing and reading; one that is torn is no record.
+// A record survives writing and reading; one that is torn is the one before.
 func TestRecord(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "abc")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeRecord(dir, &recordv1.Record{Version: recordVersion, Job: &telev1.Job{Id: "abc"}}); err != nil {
+	put := func(message string) {
+		t.Helper()
+		r := &recordv1.Record{Version: recordVersion, Job: &telev1.Job{Id: "abc", Message: message}}
+		if err := writeRecord(dir, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() int64 {
+		info, err := os.Stat(recordPath(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	put("first")
+	first := size()
+	put("second")
+	whole, err := os.ReadFile(recordPath(dir))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := readRecord(dir); err != nil || r.Job.Id != "abc" {
-		t.Errorf("got %v, %v", r, err)
+	for cut := int64(0); cut <= int64(len(whole)); cut++ {
+		for _, tail := range []string{"", "garbage that is no frame", strings.Repeat("\x00", 100)} {
+			if err := os.WriteFile(recordPath(dir), append(slices.Clone(whole[:cut]), tail...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want := "second"
+			if cut < int64(len(whole)) {
+				want = "first"
+			}
+			r, err := readRecord(dir)
+			if cut < first {
+				if err == nil {
+					t.Errorf("%d bytes and %q: read %v", cut, tail, r)
+				}
+				continue
+			}
+			if err != nil || r.Job.Message != want {
+				t.Errorf("%d bytes and %q: read %v, %v, want %s", cut, tail, r, err, want)
+			}
+			put("third")
+			if r, err := readRecord(dir); err != nil || r.Job.Message != "third" {
+				t.Errorf("%d bytes and %q, and another: read %v, %v", cut, tail, r, err)
+			}
+		}
 	}
-	if err := os.Truncate(filepath.Join(dir, "record"), 0); err != nil {
+	old, err := proto.Marshal(&recordv1.Record{Version: 1, Job: &telev1.Job{Id: "abc", Message: "unframed"}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readRecord(dir); err == nil {
-		t.Error("an empty record was read")
+	if err := os.WriteFile(recordPath(dir), old, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	for range 2 {
+		if r, err := readRecord(dir); err != nil || r.Job.Message != "unframed" {
+			t.Errorf("without a frame: %v, %v", r, err)
+		}
+	}
+	put("after it")
+	if r, err := readRecord(dir); err != nil || r.Job.Message != "after it" {
+		t.Errorf("after one without a frame: %v, %v", r, err)
+	}
+	large := strings.Repeat("x", 2*maxAppended)
+	put(large)
+	put("last")
+	if r, err := readRecord(dir); err != nil || r.Job.Message != "last" || size() > 2*maxAppended+1000 {
+		t.Errorf("after a large one: %v, %d bytes", err, size())
+	}
+	if err := os.Remove(recordPath(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", recordPath(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeRecord(dir, &recordv1.Record{Version: recordVersion}); !noSpace(err) {
+		t.Errorf("a full disk: %v", err)
+	}
+}
+
+// large makes a job's record one that is replaced, not appended to, which a test can make fail.
+func large(spec *telev1.JobSpec) *telev1.JobSpec {
+	spec.Env = map[string]string{"LARGE": strings.Repeat("x", maxAppended)}
+	return spec
 }
 
 // A job that was cut off before its start was recorded, and cannot be recorded now, is not taken over: a
@@ -469,7 +541,7 @@ func TestTakeOverWhileTheDiskIsFull(t *testing.T) {
 		}
 		runtime.Goexit() // as far as the job can tell, that was the server
 	}
-	go func() { _, _ = table.Start(t.Context(), "me", "k", sh("sleep 1000")) }()
+	go func() { _, _ = table.Start(t.Context(), "me", "k", large(sh("sleep 1000"))) }()
 	<-cut
 	table = reopen(t, table)
 	if _, err := table.Get(j.id, all); !errors.Is(err, ErrNotFound) {
@@ -483,7 +555,7 @@ func TestTakeOverWhileTheDiskIsFull(t *testing.T) {
 // A job whose init is gone is not told to be lost before that is on the disk.
 func TestLostWhileTheDiskIsFull(t *testing.T) {
 	table := open(t)
-	j := begin(t, table, sh("sleep 1000"))
+	j := begin(t, table, large(sh("sleep 1000")))
 	pid := j.init.Pid
 	full := filepath.Join(j.dir, "record.new")
 	table = with(t, table, func(*Options) {
@@ -545,7 +617,7 @@ func TestStopAtTheEnd(t *testing.T) {
 // A start that failed when its command ran already is not the answer to a second request.
 func TestFailedStartIsNoAnswer(t *testing.T) {
 	table := open(t)
-	spec := sh("sleep 1000")
+	spec := large(sh("sleep 1000"))
 	var failed *Job
 	table.at = func(step string) {
 		if step == "running" {
