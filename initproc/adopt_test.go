@@ -82,10 +82,8 @@ func TestAdoptedStepFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range plan.parts {
-		if err := i.sendPart(); err != nil {
-			t.Fatal(err)
-		}
+	if err := i.sendPart(); err != nil {
+		t.Fatal(err)
 	}
 	if err := handOver(t, i).Await(t.Context()); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v", err)
@@ -149,16 +147,14 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// idleServer starts an init that it gives no plan, or the first part of it, says which, and waits to be killed.
+// idleServer starts an init that it gives the first part of its plan alone, says which, and waits to be killed.
 func idleServer() {
 	plan, err := NewPlan(Spec{Command: []string{"true"}, Anchor: os.Getenv("TELE_TEST_ANCHOR")})
 	if err == nil {
 		var i *Init
 		if i, err = Start(plan, StartOptions{Cgroup: -1}); err == nil {
 			if os.Getenv("TELE_TEST_IDLE") == "parked" {
-				if err = i.Prepare(); err == nil {
-					err = i.Prepared(context.Background())
-				}
+				err = i.Prepared(context.Background())
 			}
 		}
 		if err == nil {

@@ -41,9 +41,9 @@ type Init struct {
 	close       sync.Once
 }
 
-// Start makes an init in namespaces and a cgroup of its own, which does nothing yet: it waits for
-// the plan, and is gone when this process ends before it has it whole. The caller goes on with Run,
-// and ends with Close.
+// Start makes an init in namespaces and a cgroup of its own, which carries out the first part of the plan
+// and then waits for the rest. It is gone when this process ends before it has the plan whole. The caller
+// goes on with Run, and ends with Close.
 func Start(plan *Plan, o StartOptions) (*Init, error) {
 	i := &Init{PidFD: -1, plan: plan}
 	if err := i.start(o); err != nil {
@@ -53,11 +53,7 @@ func Start(plan *Plan, o StartOptions) (*Init, error) {
 	return i, nil
 }
 
-// Prepare sends init the first part of its plan, and returns at once: init makes the sandbox, and then
-// waits for the job. Until it has the rest it ends with this process.
-func (i *Init) Prepare() error { return i.sendPart() }
-
-// Prepared returns when init has done what Prepare gave it to do, or as Await does.
+// Prepared returns when init has done the first part of its plan, or as Await does.
 func (i *Init) Prepared(ctx context.Context) error {
 	m, err := i.await(ctx)
 	if err != nil {
@@ -142,8 +138,23 @@ func (i *Init) start(o StartOptions) error {
 	}
 	// The order is the table in fds.go.
 	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, exe}
-	return i.clone(append(files, o.Join...), o)
+	files = append(files, o.Join...)
+	if len(i.plan.parts[0]) > fitsSocket {
+		if err := i.clone(files, o); err != nil {
+			return err
+		}
+		return i.sendPart()
+	}
+	// It is there when init looks: nobody has to be woken up.
+	if err := i.sendPart(); err != nil {
+		return err
+	}
+	return i.clone(files, o)
 }
+
+// fitsSocket is how much a socket holds in any case that nobody reads yet, less than half of the kernel's
+// default (socket(7), wmem_default).
+const fitsSocket = 64 << 10
 
 func (i *Init) clone(files []*os.File, o StartOptions) error {
 	attr := &syscall.ProcAttr{

@@ -440,7 +440,7 @@ func TestAwaitIsCancelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := Start(plan, StartOptions{Cgroup: -1}) // and never give it the plan
+	i, err := Start(plan, StartOptions{Cgroup: -1}) // and never give it all of the plan
 	if err != nil {
 		t.Fatal(err)
 	}

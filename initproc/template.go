@@ -72,9 +72,6 @@ func makeTemplate(ctx context.Context, plan *Plan) (*os.File, error) {
 		return nil, err
 	}
 	defer i.Close()
-	if err := i.Prepare(); err != nil {
-		return nil, err
-	}
 	if err := i.Prepared(ctx); err != nil {
 		return nil, err
 	}

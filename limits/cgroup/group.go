@@ -109,6 +109,16 @@ func (g *Group) CloneFD() int {
 	return int(g.clone.Fd())
 }
 
+// Joins is how many JoinFiles a group has.
+func (m *Manager) Joins() (n int) {
+	for _, t := range m.trees {
+		if t.version == 1 {
+			n++
+		}
+	}
+	return n
+}
+
 // JoinFiles are the version 1 `tasks` files: who writes "0" to each is in the group.
 func (g *Group) JoinFiles() []*os.File { return g.join }
 

@@ -39,6 +39,36 @@ func (t *Table) newSandbox() *sandbox {
 // takes back what is there.
 func (s *sandbox) make(r request) (err error) {
 	t := s.table
+	// The cgroup takes as long as all the rest before init, where there are many hierarchies.
+	grouped := make(chan error, 1)
+	go func() {
+		var err error
+		s.group, err = t.options.Cgroups.Create(s.id, t.groupRequest(r))
+		grouped <- err
+	}()
+	err = s.makeFiles(r)
+	template, done := t.useTemplate(r)
+	defer done()
+	s.join = t.options.Cgroups.Joins()
+	if err == nil {
+		s.plan, err = s.newPlan(r, template != nil)
+	}
+	if err := errors.Join(err, <-grouped); err != nil {
+		return err
+	}
+	defer s.group.CloseStartFiles()
+	if s.timing != nil {
+		s.timing.Template = template != nil
+	}
+	s.mark("cgroup made")
+	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: s.group.JoinFiles(),
+		Template: template})
+	s.mark("init started")
+	return err
+}
+
+// makeFiles makes what it has on disk.
+func (s *sandbox) makeFiles(r request) (err error) {
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return err
 	}
@@ -50,28 +80,7 @@ func (s *sandbox) make(r request) (err error) {
 		return err
 	}
 	s.mark("output made")
-	if s.group, err = t.options.Cgroups.Create(s.id, t.groupRequest(r)); err != nil {
-		return err
-	}
-	defer s.group.CloseStartFiles()
-	s.mark("cgroup made")
-	template, done := t.useTemplate(r)
-	defer done()
-	join := s.group.JoinFiles()
-	s.join = len(join)
-	if s.plan, err = s.newPlan(r, template != nil); err != nil {
-		return err
-	}
-	if s.timing != nil {
-		s.timing.Template = template != nil
-	}
-	s.mark("plan made")
-	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: join, Template: template})
-	if err != nil {
-		return err
-	}
-	s.mark("init started")
-	return s.init.Prepare()
+	return nil
 }
 
 // forJob makes it what r asks for, from what there is of it.
