@@ -129,12 +129,8 @@ func (s *server) run(launches, callers int) (batch, error) {
 
 // launch runs a command that must succeed.
 func launch(c *client.Client, command ...string) error {
-	ctx := context.Background()
-	job, err := c.Start(ctx, &telev1.JobSpec{Command: command})
+	job, err := c.Run(context.Background(), &telev1.JobSpec{Command: command})
 	if err != nil {
-		return err
-	}
-	if job, err = c.Wait(ctx, job.Id); err != nil {
 		return err
 	}
 	if job.Status != telev1.JobStatus_JOB_STATUS_SUCCESS {

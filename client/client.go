@@ -170,9 +170,20 @@ func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, 
 	if err := checkText(spec); err != nil {
 		return nil, err
 	}
-	r, err := unary(ctx, c.link, "the job may have been started; see: tele status", c.jobs.Start,
-		&telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text()})
-	return r.GetJob(), err
+	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text()})
+}
+
+// Run is Start and Wait in one call: it returns the job when it has ended.
+func (c *Client) Run(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {
+	if err := checkText(spec); err != nil {
+		return nil, err
+	}
+	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text(), Wait: true})
+}
+
+func (c *Client) start(ctx context.Context, r *telev1.StartRequest) (*telev1.Job, error) {
+	response, err := unary(ctx, c.link, "the job may have been started; see: tele status", c.jobs.Start, r)
+	return response.GetJob(), err
 }
 
 // Plan returns the steps that would make the job's sandbox, for people, and makes nothing.

@@ -96,8 +96,8 @@ func TestStartOnce(t *testing.T) {
 	o := ca.options(t, ca, p.Addr().String())
 	o.Reconnect = time.Minute
 	c := dial(t, o)
-	for i := range 3 {
-		job, err := c.Start(within(t), &telev1.JobSpec{})
+	for i, start := range []func(context.Context, *telev1.JobSpec) (*telev1.Job, error){c.Start, c.Run, c.Start} {
+		job, err := start(within(t), &telev1.JobSpec{})
 		if err != nil || job.Id != fmt.Sprint("job ", i) {
 			t.Errorf("job %v, %v", job, err)
 		}

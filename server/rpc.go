@@ -55,6 +55,10 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 	if err != nil {
 		return nil, toStatusOfStart(err, spec)
 	}
+	if r.Wait {
+		ended, err := j.Wait(ctx)
+		return &telev1.StartResponse{Job: ended}, toStatus(err)
+	}
 	return &telev1.StartResponse{Job: j.Snapshot()}, nil
 }
 

@@ -307,6 +307,43 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// One call runs a job and returns it when it has ended; a caller that goes away leaves it running.
+func TestRunInOneCall(t *testing.T) {
+	c, _ := serve(t, Command{})
+	for code := range 3 {
+		job, err := c.Run(t.Context(), sh(fmt.Sprintf("echo out; exit %d", code)))
+		if err != nil || job.GetExitCode() != int32(code) || job.EndedAt == nil || job.StdoutBytes != 4 {
+			t.Errorf("got %v, %v", job, err)
+		}
+	}
+	if _, err := c.Run(t.Context(), &telev1.JobSpec{Command: []string{"/no/such/program"}}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("no such program: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := c.Run(ctx, sh("sleep 1000"))
+		gone <- err
+	}()
+	var running []*telev1.Job
+	for len(running) == 0 {
+		var err error
+		if running, err = c.List(t.Context(), client.ListOptions{Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-gone; status.Code(err) != codes.Canceled {
+		t.Errorf("cut off: %v", err)
+	}
+	if job, err := c.Get(t.Context(), running[0].Id); err != nil || job.Status != telev1.JobStatus_JOB_STATUS_RUNNING {
+		t.Errorf("after that: %v, %v", job, err)
+	}
+	if _, err := c.Stop(t.Context(), running[0].Id, "KILL", 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // A client may have so many jobs and no more, until one ends.
 func TestMaxJobs(t *testing.T) {
 	c, _ := serve(t, Command{MaxJobs: 1})

@@ -1295,8 +1295,11 @@ type StartRequest struct {
 	// across a restart of the server. The same key for a different spec is
 	// INVALID_ARGUMENT. Empty is none.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Answer when the job has ended, as Wait does, instead of when it runs: one
+	// call for a short job. A caller that goes away meanwhile does not stop it.
+	Wait          bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
@@ -1348,6 +1351,13 @@ func (x *StartRequest) GetIdempotencyKey() string {
 		return x.IdempotencyKey
 	}
 	return ""
+}
+
+func (x *StartRequest) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
 }
 
 // StartResponse is the job that now runs, or the plan of one.
@@ -2576,11 +2586,12 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0e_stall_io_usecB\x18\n" +
 	"\x16_largest_process_bytesB\f\n" +
 	"\n" +
-	"_wall_usec\"v\n" +
+	"_wall_usec\"\x8a\x01\n" +
 	"\fStartRequest\x12$\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"C\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
+	"\x04wait\x18\x04 \x01(\bR\x04wait\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\"=\n" +

@@ -67,7 +67,7 @@ type JobServiceClient interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
 	// why (FAILED_PRECONDITION). With dry_run it makes nothing and returns the
-	// plan that would be carried out.
+	// plan that would be carried out. With wait it returns once the job has ended.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
 	// Get returns one job as it is now.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
@@ -216,7 +216,7 @@ type JobServiceServer interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
 	// why (FAILED_PRECONDITION). With dry_run it makes nothing and returns the
-	// plan that would be carried out.
+	// plan that would be carried out. With wait it returns once the job has ended.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
 	// Get returns one job as it is now.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
