@@ -2,7 +2,7 @@
 // plan and starts an init, and the init's, which is that process.
 //
 // A caller fills in a Spec, turns it into a Plan with NewPlan, hands it to Start and asks the Init
-// that it gets for the outcome with Await. From then on Control carries messages both ways and
+// that it gets to Run it. From then on Control carries messages both ways and
 // Stdout and Stderr are what the job writes.
 //
 // # The plan
@@ -12,7 +12,7 @@
 // carries it out (interp.go) knowing nothing about sandboxes: it can be held in mind whole, and
 // every step can be printed, and made to fail in a test. The format is in blob.go.
 //
-// What has happened when, and why in this order:
+// What has happened when, and why in this order. Before there is a job:
 //
 //  1. init joins the version 1 cgroups: nothing of the job may be made outside of its limits
 //     (on version 2, clone3 has put init into the group)
@@ -22,19 +22,25 @@
 //  4. the new root is cloned from the host's, detached, and made read-only as a whole before
 //     anything writable is put into it; or it is an overlay
 //  5. pivot_root, and the host's tree goes: from here on no path leads back, nor a link
-//  6. /proc, /dev, /tmp and /home go into the new root, and private places are covered; then what was
-//     asked for
-//  7. host name and loopback
-//  8. the command's own process begins: session, resource limits, no capability in reach, group
+//  6. /dev and /home go into the new root, and private places are covered
+//  7. /proc, terminals, /tmp and the work directory of the job's own; then what was asked for; loopback
+//
+// Steps 2 to 6 are the same for most jobs. Where init begins in a copy of a Template it has them from
+// there. Then init says that it is ready, and waits for the second part:
+//
+//  8. sizes other than the usual, host name
+//  9. the command's own process begins: session, resource limits, no capability in reach, group
 //     before user, no_new_privs, seccomp, working directory, close-on-exec for all descriptors
 //     that are not its own, exec
 //
 // # The exchange
 //
 //	server                                         init (PID 1)            command
+//	  | PLAN, pieces of the first part -------------> | (is there when it begins)
 //	  | clone3, every namespace, into the cgroup ---> |
-//	  | PLAN, pieces of the blob -------------------> |
 //	  |                                               | steps …
+//	  | <------------------------------------- PARKED |
+//	  | PLAN, pieces of the second part ------------> |
 //	  |                                               | fork -------------> | steps …
 //	  | <----------------- FAILED step, errno --------|---------------------| (any step)
 //	  | <----------------- RUNNING pid ---------------| <-- exec'ed ------- |
