@@ -119,7 +119,8 @@ const (
 func Open(o Options) (*Table, error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
 		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
-		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1)}
+		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1),
+		warm: pool{size: o.Warm, wake: make(chan struct{}, 1)}}
 	if o.Warm < 0 || o.Warm > maxWarm {
 		return nil, fmt.Errorf("%d warm sandboxes: at least 0 and at most %d are kept", o.Warm, maxWarm)
 	}
@@ -153,7 +154,6 @@ func Open(o Options) (*Table, error) {
 		return nil, err
 	}
 	t.keeper.Go(t.keep)
-	t.warm.size, t.warm.wake = o.Warm, make(chan struct{}, 1)
 	if t.root {
 		t.renewTemplate()
 		t.warm.done.Go(t.tendPool)
