@@ -35,8 +35,8 @@ func NewTemplate(ctx context.Context, s Spec) (*Template, error) {
 	}
 	defer ns.Close()
 	t := &Template{clone: make(chan func())}
-	// More at once would wait for each other.
-	for range runtime.GOMAXPROCS(0) {
+	// More at once would wait for each other in the kernel.
+	for range min(runtime.GOMAXPROCS(0), 16) {
 		entered := make(chan error)
 		t.threads.Go(func() { t.thread(int(ns.Fd()), entered) })
 		if err := <-entered; err != nil {

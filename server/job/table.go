@@ -154,9 +154,13 @@ func Open(o Options) (*Table, error) {
 		return nil, err
 	}
 	t.keeper.Go(t.keep)
-	if t.root {
+	switch {
+	case t.fromTemplate(t.usual):
 		t.renewTemplate()
 		t.warm.done.Go(t.tendPool)
+	case o.Warm > 0:
+		t.warm.size = 0
+		t.options.Log.Info().Msg("no sandbox is kept ready: that takes a server that runs as root, with work directories in memory")
 	}
 	return t, nil
 }

@@ -29,8 +29,11 @@ type pool struct {
 	last atomic.Int64  // when the last had, in nanoseconds since 1970
 	done sync.WaitGroup
 
-	mu    sync.Mutex
-	ready []*sandbox // oldest first
+	rest time.Time // none is made before; tendPool's alone
+
+	mu     sync.Mutex
+	ready  []*sandbox // oldest first
+	closed bool       // the server ends
 }
 
 // begin and end go around the start and the end of a job: a sandbox is made ready when there has been
@@ -81,8 +84,14 @@ func (t *Table) Warm() (ids []string) {
 // giveBack returns a sandbox for which there is no job after all.
 func (t *Table) giveBack(s *sandbox) {
 	t.warm.mu.Lock()
-	t.warm.ready = append(t.warm.ready, s)
+	closed := t.warm.closed
+	if !closed {
+		t.warm.ready = append(t.warm.ready, s)
+	}
 	t.warm.mu.Unlock()
+	if closed {
+		t.removeSandbox(s)
+	}
 }
 
 // fresh tells whether a sandbox is still good: its init is there, and was made from the mounts as they
@@ -95,7 +104,7 @@ func (t *Table) fresh(s *sandbox) bool {
 // tendPool keeps the template and the pool as they should be, until the server ends.
 func (t *Table) tendPool() {
 	defer t.setTemplate(nil, 0)
-	defer t.removeWarm(func(*sandbox) bool { return true })
+	defer t.drain()
 	changed := t.mounts.changes(t.life)
 	for {
 		t.removeWarm(func(s *sandbox) bool { return !t.fresh(s) })
@@ -117,6 +126,14 @@ func (t *Table) tendPool() {
 		}
 		timer.Stop()
 	}
+}
+
+// drain takes all away, and lets none in any more.
+func (t *Table) drain() {
+	t.warm.mu.Lock()
+	t.warm.closed = true
+	t.warm.mu.Unlock()
+	t.removeWarm(func(*sandbox) bool { return true })
 }
 
 // settled is how long the mounts must have been the same: where containers come and go, they change often.
@@ -143,7 +160,7 @@ func (t *Table) quiet(changed <-chan struct{}) bool {
 func (t *Table) fill() (again time.Duration) {
 	const later = time.Minute
 	p := &t.warm
-	for p.busy.Load() == 0 && t.life.Err() == nil {
+	for p.busy.Load() == 0 && t.life.Err() == nil && time.Now().After(p.rest) {
 		p.mu.Lock()
 		n := len(p.ready)
 		p.mu.Unlock()
@@ -156,6 +173,7 @@ func (t *Table) fill() (again time.Duration) {
 		s, err := t.newWarm()
 		if err != nil && err != ErrClosing {
 			t.options.Log.Warn().Err(err).Msg("no sandbox is kept ready, starts take longer")
+			p.rest = time.Now().Add(later)
 		}
 		if err != nil || s == nil {
 			break
