@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -138,4 +139,28 @@ func TestWarmInitIsKilled(t *testing.T) {
 	if now := awaitWarm(t, table, 1); now[0] == ready[0] {
 		t.Error("it is still there")
 	}
+}
+
+// Jobs that ended while there was no server end while the next one opens, and then one is made ready.
+func TestEndsWhileTheServerOpens(t *testing.T) {
+	table := open(t)
+	var jobs []*Job
+	for range 8 {
+		jobs = append(jobs, begin(t, table, sh("sleep 0.3; exit 3")))
+	}
+	table = with(t, table, func(o *Options) {
+		o.Warm = 1
+		for _, j := range jobs {
+			children := fmt.Sprintf("/proc/%d/task/%[1]d/children", j.init.Pid)
+			for text := []byte("some"); len(text) > 0; runtime.Gosched() {
+				text, _ = os.ReadFile(children) // not there: it has ended already
+			}
+		}
+	})
+	for _, j := range jobs {
+		if job := wait(t, find(t, table, j.id)); job.GetExitCode() != 3 {
+			t.Errorf("got %v", job)
+		}
+	}
+	awaitWarm(t, table, 1)
 }
