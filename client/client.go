@@ -313,3 +313,8 @@ func (c *Client) Prune(ctx context.Context, olderThan time.Duration) (ids []stri
 func (c *Client) Diff(ctx context.Context, id string) (*telev1.DiffResponse, error) {
 	return unary(ctx, c.link, "try again", c.jobs.Diff, &telev1.DiffRequest{JobId: id})
 }
+
+// Timings returns how long the last starts of the server took, step by step; it is for administrators.
+func (c *Client) Timings(ctx context.Context) (*telev1.ListTimingsResponse, error) {
+	return unary(ctx, c.link, "try again", c.jobs.ListTimings, &telev1.ListTimingsRequest{})
+}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/proto/codec"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/access"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -200,6 +202,19 @@ func (s *service) Diff(ctx context.Context, r *telev1.DiffRequest) (*telev1.Diff
 	}
 	diff, err := j.Diff()
 	return diff, toStatus(err)
+}
+
+func (s *service) ListTimings(context.Context, *telev1.ListTimingsRequest) (*telev1.ListTimingsResponse, error) {
+	response := &telev1.ListTimingsResponse{EarlyEntry: initproc.EarlyEntry(),
+		Warm: uint32(s.table.WarmSize()), WarmReady: uint32(len(s.table.Warm()))}
+	for _, t := range s.table.Timings() {
+		timing := &telev1.Timing{JobId: t.ID, BeganAt: timestamppb.New(t.Began), Cold: string(t.Cold), Template: t.Template}
+		for _, m := range t.Marks {
+			timing.Marks = append(timing.Marks, &telev1.Mark{Step: m.Step, After: durationpb.New(m.After)})
+		}
+		response.Timings = append(response.Timings, timing)
+	}
+	return response, nil
 }
 
 func (s *service) StreamOutput(r *telev1.StreamOutputRequest,

@@ -11,6 +11,7 @@ import (
 var (
 	anyRole = []Role{Admin, User, Viewer}
 	doers   = []Role{Admin, User}
+	admins  = []Role{Admin}
 )
 
 // rights is the one table of who may call what. A method that is not in it is denied to all. It
@@ -25,6 +26,7 @@ var rights = map[string][]Role{
 	telev1.JobService_Remove_FullMethodName:       doers,
 	telev1.JobService_Prune_FullMethodName:        doers,
 	telev1.JobService_Diff_FullMethodName:         anyRole,
+	telev1.JobService_ListTimings_FullMethodName:  admins, // of everybody's jobs
 
 	healthv1.Health_Check_FullMethodName: anyRole,
 	healthv1.Health_List_FullMethodName:  anyRole,

@@ -347,8 +347,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 		step  string
 		there bool
 	}{
-		{"reserved", false}, {"directory made", false}, {"output made", false}, {"cgroup made", false},
-		{"init started", false}, {"submitted", false}, {"running", true}, {"recorded", true},
+		{"request checked", false}, {"place reserved", false}, {"directory made", false}, {"output made", false},
+		{"cgroup made", false}, {"plan made", false}, {"init started", false}, {"limits set", false},
+		{"record written", false}, {"command running", true}, {"start recorded", true},
 		{"refused call taken", true}, {"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {
 		t.Run(test.step, func(t *testing.T) {
@@ -527,7 +528,7 @@ func TestTakeOverWhileTheDiskIsFull(t *testing.T) {
 	var j *Job
 	cut := make(chan struct{})
 	table.at = func(step string) {
-		if step != "running" {
+		if step != "command running" {
 			return
 		}
 		defer close(cut)
@@ -620,7 +621,7 @@ func TestFailedStartIsNoAnswer(t *testing.T) {
 	spec := large(sh("sleep 1000"))
 	var failed *Job
 	table.at = func(step string) {
-		if step == "running" {
+		if step == "command running" {
 			failed = table.keys[key{"me", "k"}]
 			if err := os.Mkdir(filepath.Join(failed.dir, "record.new"), 0o700); err != nil { // no record can be written
 				t.Error(err)

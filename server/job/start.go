@@ -64,12 +64,12 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	}
 	t.warm.begin()
 	defer t.warm.end()
-	s := t.takeWarm(r)
+	s, cold := t.takeWarm(r)
 	if s == nil {
 		s = t.newSandbox()
 	}
-	s.timing = &Timing{ID: s.id, Began: began, Warm: s.warm, Template: s.warm}
-	s.mark("checked")
+	s.timing = &Timing{ID: s.id, Began: began, Cold: cold, Template: s.warm}
+	s.mark("request checked")
 	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
 		Job: &telev1.Job{Id: s.id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
@@ -186,7 +186,7 @@ func (t *Table) groupRequest(r request) cgroup.Request {
 // that is killed between two of these steps leaves something half-made, which the next one takes
 // away, or, from where the rest of the plan is sent, brings to its end (recover.go).
 func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
-	s.mark("reserved")
+	s.mark("place reserved")
 	err = s.forJob(r)
 	j.log, j.group, j.init = s.log, s.group, s.init
 	if err != nil {
@@ -202,18 +202,18 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 	if err := j.writeStarted(); err != nil {
 		return err
 	}
-	s.mark("submitted")
+	s.mark("record written")
 	if err := j.init.Run(ctx, s.plan); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {
 		return err
 	}
-	s.mark("running")
+	s.mark("command running")
 	if err := j.setRunning(); err != nil {
 		return err
 	}
-	s.mark("recorded")
+	s.mark("start recorded")
 	j.watch()
 	return nil
 }

@@ -14,10 +14,13 @@ type common struct {
 	seen     int // the state of the mounts
 }
 
+// canTemplate tells whether sandboxes of this server can begin with a template at all.
+func (t *Table) canTemplate() bool { return t.root && t.work == WorkTmpfs }
+
 // fromTemplate tells whether the sandbox for r can begin with the template: it has nothing of the host's
 // beside.
 func (t *Table) fromTemplate(r request) bool {
-	return t.root && t.work == WorkTmpfs && r.spec.Root == "" && len(r.where.mounts) == 0
+	return t.canTemplate() && r.spec.Root == "" && len(r.where.mounts) == 0
 }
 
 // useTemplate returns the template for r, or nil where the sandbox is made without. The caller calls

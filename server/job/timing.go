@@ -10,14 +10,25 @@ import (
 type Timing struct {
 	ID       string
 	Began    time.Time // when the request came in
-	Warm     bool      // the job got a sandbox that was ready
+	Cold     Cold      // why there was no sandbox ready for it; empty when it got one
 	Template bool      // its sandbox began with the template
 	Marks    []Mark
 }
 
+// Cold is why a start did without a sandbox that was ready.
+type Cold string
+
+// The reasons.
+const (
+	ColdOff       Cold = "off"        // the server keeps none
+	ColdUnable    Cold = "unable"     // it cannot: it is not root, or work directories are on disk
+	ColdAsksMore  Cold = "asks_more"  // the job asks for what they have not
+	ColdNoneReady Cold = "none_ready" // there was none
+)
+
 // A Mark says when a step was done.
 type Mark struct {
-	Step  string
+	Step  string        // that was just done
 	After time.Duration // since the request came in
 }
 

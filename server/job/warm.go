@@ -56,19 +56,24 @@ func (p *pool) look() {
 	}
 }
 
-// takeWarm returns a sandbox that is ready for r, or nil.
-func (t *Table) takeWarm(r request) *sandbox {
-	if t.warm.size == 0 || !t.fromTemplate(r) || r.where.user != nil || r.spec.Network == telev1.Network_NETWORK_HOST {
-		return nil
+// takeWarm returns a sandbox that is ready for r, or why there is none.
+func (t *Table) takeWarm(r request) (*sandbox, Cold) {
+	switch {
+	case t.warm.size == 0:
+		return nil, ColdOff
+	case !t.canTemplate():
+		return nil, ColdUnable
+	case !t.fromTemplate(r) || r.where.user != nil || r.spec.Network == telev1.Network_NETWORK_HOST:
+		return nil, ColdAsksMore
 	}
 	t.warm.mu.Lock()
 	defer t.warm.mu.Unlock()
 	if len(t.warm.ready) == 0 || !t.fresh(t.warm.ready[0]) { // tendPool takes that away
-		return nil
+		return nil, ColdNoneReady
 	}
 	s := t.warm.ready[0]
 	t.warm.ready = slices.Delete(t.warm.ready, 0, 1)
-	return s
+	return s, ""
 }
 
 // Warm returns the ids of the sandboxes that are ready, the next first.
@@ -80,6 +85,9 @@ func (t *Table) Warm() (ids []string) {
 	}
 	return ids
 }
+
+// WarmSize is how many sandboxes are to be kept ready.
+func (t *Table) WarmSize() int { return t.warm.size }
 
 // giveBack returns a sandbox for which there is no job after all.
 func (t *Table) giveBack(s *sandbox) {

@@ -2480,6 +2480,256 @@ func (x *Change) GetPath() []byte {
 	return nil
 }
 
+// ListTimingsRequest asks for all that is known.
+type ListTimingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimingsRequest) Reset() {
+	*x = ListTimingsRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimingsRequest) ProtoMessage() {}
+
+func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
+func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+}
+
+// ListTimingsResponse is how long starts took, and what the server does to
+// make them short.
+type ListTimingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last starts, oldest first; at most 256. One that failed is not among
+	// them, nor one before this server began.
+	Timings []*Timing `protobuf:"bytes,1,rep,name=timings,proto3" json:"timings,omitempty"`
+	// Inits start before the Go runtime does.
+	EarlyEntry bool `protobuf:"varint,2,opt,name=early_entry,json=earlyEntry,proto3" json:"early_entry,omitempty"`
+	// How many sandboxes are to be kept ready, and how many are ready now.
+	Warm          uint32 `protobuf:"varint,3,opt,name=warm,proto3" json:"warm,omitempty"`
+	WarmReady     uint32 `protobuf:"varint,4,opt,name=warm_ready,json=warmReady,proto3" json:"warm_ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimingsResponse) Reset() {
+	*x = ListTimingsResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimingsResponse) ProtoMessage() {}
+
+func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
+func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListTimingsResponse) GetTimings() []*Timing {
+	if x != nil {
+		return x.Timings
+	}
+	return nil
+}
+
+func (x *ListTimingsResponse) GetEarlyEntry() bool {
+	if x != nil {
+		return x.EarlyEntry
+	}
+	return false
+}
+
+func (x *ListTimingsResponse) GetWarm() uint32 {
+	if x != nil {
+		return x.Warm
+	}
+	return 0
+}
+
+func (x *ListTimingsResponse) GetWarmReady() uint32 {
+	if x != nil {
+		return x.WarmReady
+	}
+	return 0
+}
+
+// Timing is how long one start took.
+type Timing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id; the job may be gone.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// When the server began with it: the caller was let in already.
+	BeganAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=began_at,json=beganAt,proto3" json:"began_at,omitempty"`
+	// Why there was no sandbox ready for it: off (the server keeps none), unable
+	// (it cannot keep any), asks_more (the job asks for what they have not) or
+	// none_ready; there may be more to come. Empty when it got one.
+	Cold string `protobuf:"bytes,3,opt,name=cold,proto3" json:"cold,omitempty"`
+	// Its sandbox began with what all have in common, which is made beforehand.
+	Template bool `protobuf:"varint,4,opt,name=template,proto3" json:"template,omitempty"`
+	// In order; the last is the whole start.
+	Marks         []*Mark `protobuf:"bytes,5,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timing) Reset() {
+	*x = Timing{}
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timing) ProtoMessage() {}
+
+func (x *Timing) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timing.ProtoReflect.Descriptor instead.
+func (*Timing) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Timing) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *Timing) GetBeganAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeganAt
+	}
+	return nil
+}
+
+func (x *Timing) GetCold() string {
+	if x != nil {
+		return x.Cold
+	}
+	return ""
+}
+
+func (x *Timing) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
+}
+
+func (x *Timing) GetMarks() []*Mark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// Mark is a step of a start.
+type Mark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was just done, in words; which there are may change.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// When, counted from began_at.
+	After         *durationpb.Duration `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Mark) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Mark) GetAfter() *durationpb.Duration {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
@@ -2663,7 +2913,24 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"incomplete\"E\n" +
 	"\x06Change\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.tele.v1.ChangeKindR\x04kind\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\fR\x04path*F\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path\"\x14\n" +
+	"\x12ListTimingsRequest\"\x94\x01\n" +
+	"\x13ListTimingsResponse\x12)\n" +
+	"\atimings\x18\x01 \x03(\v2\x0f.tele.v1.TimingR\atimings\x12\x1f\n" +
+	"\vearly_entry\x18\x02 \x01(\bR\n" +
+	"earlyEntry\x12\x12\n" +
+	"\x04warm\x18\x03 \x01(\rR\x04warm\x12\x1d\n" +
+	"\n" +
+	"warm_ready\x18\x04 \x01(\rR\twarmReady\"\xab\x01\n" +
+	"\x06Timing\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x125\n" +
+	"\bbegan_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\x12\x12\n" +
+	"\x04cold\x18\x03 \x01(\tR\x04cold\x12\x1a\n" +
+	"\btemplate\x18\x04 \x01(\bR\btemplate\x12#\n" +
+	"\x05marks\x18\x05 \x03(\v2\r.tele.v1.MarkR\x05marks\"K\n" +
+	"\x04Mark\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12/\n" +
+	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05after*F\n" +
 	"\aNetwork\x12\x17\n" +
 	"\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fNETWORK_NONE\x10\x01\x12\x10\n" +
@@ -2697,7 +2964,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\x8c\x04\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xd6\x04\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -2708,7 +2975,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
 	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponse\x123\n" +
-	"\x04Diff\x12\x14.tele.v1.DiffRequest\x1a\x15.tele.v1.DiffResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
+	"\x04Diff\x12\x14.tele.v1.DiffRequest\x1a\x15.tele.v1.DiffResponse\x12H\n" +
+	"\vListTimings\x12\x1b.tele.v1.ListTimingsRequest\x1a\x1c.tele.v1.ListTimingsResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
 
 var (
 	file_tele_v1_tele_proto_rawDescOnce sync.Once
@@ -2723,7 +2991,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -2758,22 +3026,26 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*DiffRequest)(nil),           // 30: tele.v1.DiffRequest
 	(*DiffResponse)(nil),          // 31: tele.v1.DiffResponse
 	(*Change)(nil),                // 32: tele.v1.Change
-	nil,                           // 33: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*ListTimingsRequest)(nil),    // 33: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 34: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 35: tele.v1.Timing
+	(*Mark)(nil),                  // 36: tele.v1.Mark
+	nil,                           // 37: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	33, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	37, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	8,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	34, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	38, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	7,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	6,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	35, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	35, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	35, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	39, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	39, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	39, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	9,  // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
 	12, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
 	11, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
@@ -2783,41 +3055,47 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	17, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 18: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
 	10, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	34, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	38, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
 	10, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
 	10, // 22: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
 	3,  // 23: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
 	3,  // 24: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	35, // 25: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 25: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
 	10, // 26: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
 	4,  // 27: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
 	10, // 28: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	34, // 29: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	38, // 29: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
 	32, // 30: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
 	5,  // 31: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	13, // 32: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	15, // 33: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	18, // 34: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	20, // 35: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	22, // 36: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	24, // 37: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	26, // 38: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	28, // 39: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	30, // 40: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	14, // 41: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	16, // 42: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	19, // 43: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	21, // 44: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	23, // 45: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	25, // 46: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	27, // 47: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	29, // 48: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	31, // 49: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	35, // 32: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	39, // 33: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	36, // 34: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	38, // 35: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	13, // 36: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	15, // 37: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	18, // 38: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	20, // 39: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	22, // 40: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	24, // 41: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	26, // 42: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	28, // 43: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	30, // 44: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	33, // 45: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	14, // 46: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	16, // 47: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	19, // 48: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	21, // 49: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	23, // 50: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	25, // 51: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	27, // 52: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	29, // 53: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	31, // 54: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	34, // 55: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	46, // [46:56] is the sub-list for method output_type
+	36, // [36:46] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -2834,7 +3112,7 @@ func file_tele_v1_tele_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

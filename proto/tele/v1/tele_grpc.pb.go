@@ -53,6 +53,7 @@ const (
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
 	JobService_Prune_FullMethodName        = "/tele.v1.JobService/Prune"
 	JobService_Diff_FullMethodName         = "/tele.v1.JobService/Diff"
+	JobService_ListTimings_FullMethodName  = "/tele.v1.JobService/ListTimings"
 )
 
 // JobServiceClient is the client API for JobService service.
@@ -95,6 +96,9 @@ type JobServiceClient interface {
 	// Diff lists what a job with the root "overlay" has changed in it, as it is
 	// now or was at the job's end.
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
+	// ListTimings says how long the last starts of this server took, step by
+	// step. It is for administrators alone.
+	ListTimings(ctx context.Context, in *ListTimingsRequest, opts ...grpc.CallOption) (*ListTimingsResponse, error)
 }
 
 type jobServiceClient struct {
@@ -204,6 +208,16 @@ func (c *jobServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...gr
 	return out, nil
 }
 
+func (c *jobServiceClient) ListTimings(ctx context.Context, in *ListTimingsRequest, opts ...grpc.CallOption) (*ListTimingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTimingsResponse)
+	err := c.cc.Invoke(ctx, JobService_ListTimings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JobServiceServer is the server API for JobService service.
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
@@ -244,6 +258,9 @@ type JobServiceServer interface {
 	// Diff lists what a job with the root "overlay" has changed in it, as it is
 	// now or was at the job's end.
 	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
+	// ListTimings says how long the last starts of this server took, step by
+	// step. It is for administrators alone.
+	ListTimings(context.Context, *ListTimingsRequest) (*ListTimingsResponse, error)
 	mustEmbedUnimplementedJobServiceServer()
 }
 
@@ -280,6 +297,9 @@ func (UnimplementedJobServiceServer) Prune(context.Context, *PruneRequest) (*Pru
 }
 func (UnimplementedJobServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedJobServiceServer) ListTimings(context.Context, *ListTimingsRequest) (*ListTimingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTimings not implemented")
 }
 func (UnimplementedJobServiceServer) mustEmbedUnimplementedJobServiceServer() {}
 func (UnimplementedJobServiceServer) testEmbeddedByValue()                    {}
@@ -457,6 +477,24 @@ func _JobService_Diff_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_ListTimings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTimingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ListTimings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ListTimings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ListTimings(ctx, req.(*ListTimingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // JobService_ServiceDesc is the grpc.ServiceDesc for JobService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -495,6 +533,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Diff",
 			Handler:    _JobService_Diff_Handler,
+		},
+		{
+			MethodName: "ListTimings",
+			Handler:    _JobService_ListTimings_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
