@@ -29,10 +29,24 @@ var version = "unknown"
 type commandLine struct {
 	Serve server.Command `cmd:"" help:"Be the server."`
 	cli.Commands
-	Doctor  doctor.Command `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
-	Certs   access.Certs   `cmd:"" help:"Issue and show certificates."`
-	Links   cli.Links      `cmd:"" help:"Make the links by which tele is also called."`
-	Version versionCmd     `cmd:"" help:"Print the version."`
+	Doctor  doctorCmd    `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
+	Certs   access.Certs `cmd:"" help:"Issue and show certificates."`
+	Links   cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
+	Version versionCmd   `cmd:"" help:"Print the version."`
+}
+
+// A doctorCmd is `tele doctor`: it looks at this machine without a server, or asks one.
+type doctorCmd struct {
+	doctor.Command
+	cli.Timings
+}
+
+// Run prints what there is to say.
+func (d *doctorCmd) Run(ctx context.Context, streams cli.Streams) error {
+	if d.Timing {
+		return d.ShowTimings(ctx, streams)
+	}
+	return d.Examine(streams.Out, d.Output, d.StateDir)
 }
 
 type versionCmd struct{}

@@ -14,22 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command is `tele doctor`.
+// Command is `tele doctor`, the part that needs no server.
 type Command struct {
-	Output   string   `short:"o" help:"text or json." enum:"text,json" default:"text"`
-	StateDir string   `help:"State directory of the server that is, or will be, on this machine (default: ${state_dir})." env:"TELE_STATE_DIR" type:"path" placeholder:"DIR"`
 	Hide     []string `help:"Directories that jobs must see empty, as for tele serve." default:"${hide}" placeholder:"DIR"`
-	LookOnly bool     `help:"Only look at the machine; run no probes."`
+	LookOnly bool     `help:"Only look at the machine; run no probes." xor:"what"`
 }
 
-// ErrFailed is returned by Run when a check failed; the report has said which.
+// ErrFailed is returned by Examine when a check failed; the report has said which.
 var ErrFailed = errors.New("a check failed")
 
-// Run prints the report.
-func (c *Command) Run(out io.Writer) error {
+// Examine prints the report, as text or json. The server that is, or will be, on this machine has its
+// state in the directory state; empty is the default.
+func (c *Command) Examine(out io.Writer, format, state string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	state := c.StateDir
 	if state == "" {
 		state = access.DefaultStateDir()
 	}
@@ -41,7 +39,7 @@ func (c *Command) Run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if c.Output == "json" {
+	if format == "json" {
 		err = report.printJSON(out)
 	} else {
 		err = report.printText(out)
