@@ -70,7 +70,11 @@ func (w *mountWatch) lookLocked() (err error) {
 		w.open = true
 	} else {
 		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLPRI}}
-		if n, err := unix.Poll(fds, 0); err == nil && n == 0 {
+		n, err := unix.Poll(fds, 0)
+		for err == unix.EINTR { // also without a timeout, by the runtime's own signals
+			n, err = unix.Poll(fds, 0)
+		}
+		if err == nil && n == 0 {
 			return nil
 		}
 	}
