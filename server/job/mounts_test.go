@@ -3,6 +3,7 @@ package job
 import (
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,4 +47,26 @@ func TestSignalsAreNoMounts(t *testing.T) {
 	if n := seen - first; n > 5 { // some may be others' mounts
 		t.Errorf("the mounts have changed %d times", n)
 	}
+}
+
+// A change of the mounts of which the pool was not told costs no more than the start that finds it.
+func TestMissedChangeOfMounts(t *testing.T) {
+	table := openWarm(t, 1)
+	old := awaitWarm(t, table, 1)
+	table.mounts.mu.Lock()
+	table.mounts.seen++
+	table.mounts.mu.Unlock()
+	if job, out := run(t, table, sh("echo out")); job.Id == old[0] || out != "out\n" {
+		t.Errorf("got %v, output %q", job, out)
+	}
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		if now := table.Warm(); len(now) == 1 && now[0] != old[0] {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no sandbox is made ready any more")
+		}
+	}
+	run(t, table, sh("true"))
+	expectTimings(t, table, Timing{Cold: ColdNoneReady}, Timing{Template: true})
 }

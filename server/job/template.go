@@ -39,6 +39,14 @@ func (t *Table) useTemplate(r request) (template *initproc.Template, done func()
 	return t.common.template, t.common.mu.RUnlock
 }
 
+// stale tells whether the template was made, or could not be, from other mounts than there are now.
+func (t *Table) stale() bool {
+	_, seen := t.hiding()
+	t.common.mu.RLock()
+	defer t.common.mu.RUnlock()
+	return t.common.seen != seen
+}
+
 // renewTemplate makes the template anew, from the mounts as they are.
 func (t *Table) renewTemplate() {
 	_, seen := t.hiding()

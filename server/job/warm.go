@@ -116,11 +116,7 @@ func (t *Table) tendPool() {
 	changed := t.mounts.changes(t.life)
 	for {
 		t.removeWarm(func(s *sandbox) bool { return !t.fresh(s) })
-		timer := time.NewTimer(t.fill())
-		select {
-		case <-t.warm.wake:
-		case <-timer.C:
-		case <-changed:
+		if t.stale() { // whether or not changed has told: it may have begun too late
 			// What sandboxes have of the old mounts keeps them from being gone.
 			t.setTemplate(nil, 0)
 			t.removeWarm(func(*sandbox) bool { return true })
@@ -128,6 +124,12 @@ func (t *Table) tendPool() {
 				return
 			}
 			t.renewTemplate()
+		}
+		timer := time.NewTimer(t.fill())
+		select {
+		case <-t.warm.wake:
+		case <-timer.C:
+		case <-changed:
 		case <-t.life.Done():
 			timer.Stop()
 			return
