@@ -177,11 +177,8 @@ func timingHints(r *telev1.ListTimingsResponse) (hints []string) {
 			"  a program made by make build starts them before the Go runtime")
 	}
 	if r.Warm == 0 {
-		hints = append(hints, "no sandboxes are kept ready: tele serve --warm N keeps N")
-	}
-	if n := cold["unable"]; n > 0 {
-		hints = append(hints, fmt.Sprintf("%s could not be from a sandbox that was ready: the server is not\n"+
-			"  root, or work directories are on disk (tele serve --work)", number(n, "start")))
+		hints = append(hints, "no sandboxes are kept ready: tele serve --warm N keeps N, as root and with\n"+
+			"  work directories in memory")
 	}
 	if n := cold["none_ready"]; n > 0 {
 		hints = append(hints, fmt.Sprintf("%s found no sandbox ready: they came faster than those are made,\n"+

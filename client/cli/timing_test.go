@@ -92,7 +92,7 @@ func TestTimingHints(t *testing.T) {
 		{"all wrong", &telev1.ListTimingsResponse{Timings: []*telev1.Timing{timing("a", "unable", false, 1),
 			timing("b", "off", false, 1), timing("b", "none_ready", false), far, timing("c", "asks_more", true, 1),
 			timing("d", "something new", true, 1)}},
-			[]string{"package hook", "--warm N keeps N", "--work", "1 start found no sandbox ready", "1 start asked for", "2 starts had no template"}},
+			[]string{"package hook", "--warm N keeps N", "1 start found no sandbox ready", "1 start asked for", "2 starts had no template"}},
 	} {
 		hints := timingHints(test.r)
 		if len(hints) != len(test.want) {

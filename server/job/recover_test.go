@@ -348,7 +348,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		there bool
 	}{
 		{"request checked", false}, {"place reserved", false}, {"directory made", false}, {"output made", false},
-		{"cgroup made", false}, {"plan made", false}, {"init started", false}, {"limits set", false},
+		{"cgroup and plan made", false}, {"init started", false}, {"limits set", false},
 		{"record written", false}, {"command running", true}, {"start recorded", true},
 		{"refused call taken", true}, {"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {

@@ -60,7 +60,7 @@ func (s *sandbox) make(r request) (err error) {
 	if s.timing != nil {
 		s.timing.Template = template != nil
 	}
-	s.mark("cgroup made")
+	s.mark("cgroup and plan made")
 	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: s.group.JoinFiles(),
 		Template: template})
 	s.mark("init started")

@@ -59,10 +59,10 @@ func (p *pool) look() {
 // takeWarm returns a sandbox that is ready for r, or why there is none.
 func (t *Table) takeWarm(r request) (*sandbox, Cold) {
 	switch {
-	case t.warm.size == 0:
-		return nil, ColdOff
 	case !t.canTemplate():
 		return nil, ColdUnable
+	case t.warm.size == 0:
+		return nil, ColdOff
 	case !t.fromTemplate(r) || r.where.user != nil || r.spec.Network == telev1.Network_NETWORK_HOST:
 		return nil, ColdAsksMore
 	}
