@@ -96,21 +96,8 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 		return nil, toStatus(&job.BadRequest{Field: "statuses", Why: "are more than there are"})
 	}
 	list, next, err := s.table.List(caller(ctx).Sees,
-		job.Page{Statuses: r.Statuses, After: r.PageToken, Size: size})
-	if r.Brief {
-		for i, j := range list {
-			list[i] = brief(j)
-		}
-	}
+		job.Page{Statuses: r.Statuses, Brief: r.Brief, After: r.PageToken, Size: size})
 	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
-}
-
-// brief is a job as a table shows it.
-func brief(j *telev1.Job) *telev1.Job {
-	return &telev1.Job{Id: j.Id, Spec: &telev1.JobSpec{Command: j.Spec.GetCommand()}, User: j.User, Status: j.Status,
-		Reason: j.Reason, Message: j.Message, ExitCode: j.ExitCode, Signal: j.Signal,
-		CreatedAt: j.CreatedAt, StartedAt: j.StartedAt, EndedAt: j.EndedAt,
-		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved}
 }
 
 func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.StopResponse, error) {
@@ -173,10 +160,11 @@ func (s *service) Remove(ctx context.Context, r *telev1.RemoveRequest) (*telev1.
 	if who := caller(ctx); !who.Controls(j.Owner()) {
 		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not remove it", who)
 	}
+	was := j.Snapshot() // what there is of it may be on disk
 	if err := s.table.Remove(j); err != nil {
 		return nil, toStatusOf(err, r.JobId)
 	}
-	return &telev1.RemoveResponse{Job: j.Snapshot()}, nil
+	return &telev1.RemoveResponse{Job: was}, nil
 }
 
 func (s *service) Prune(ctx context.Context, r *telev1.PruneRequest) (*telev1.PruneResponse, error) {

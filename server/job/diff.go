@@ -35,7 +35,7 @@ const RootOverlay = "overlay"
 // Diff returns what the job has changed in its root.
 func (j *Job) Diff() (*telev1.DiffResponse, error) {
 	j.mu.Lock()
-	removed, upper := j.record.Job.OutputRemoved, (*os.File)(nil)
+	removed, upper := j.outputRemovedLocked(), (*os.File)(nil)
 	var err error
 	if j.upper != nil {
 		upper, err = openDir(j.upper, ".") // this call's own: the job may end meanwhile

@@ -37,14 +37,15 @@ type Job struct {
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
 
-	// While it runs, and then not changed.
+	outputEnd sync.Once
+
+	// While it runs. The goroutines that end with it need no mu for them; they go when it is thin.
 	init  *initproc.Init
 	group *cgroup.Group
 
-	outputEnd sync.Once
-
 	mu      sync.Mutex
-	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed
+	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed. nil when thin
+	thin    thin             // of one that ended long ago
 	ending  bool             // its end was seen: the record is end's alone
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
@@ -66,6 +67,9 @@ func (j *Job) Owner() string { return j.owner }
 func (j *Job) Snapshot() *telev1.Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.record == nil {
+		return j.snapshotThinLocked()
+	}
 	if j.log == nil || j.endedLocked() {
 		return j.record.Job
 	}
@@ -78,7 +82,14 @@ func (j *Job) Snapshot() *telev1.Job {
 	return job
 }
 
-func (j *Job) endedLocked() bool { return j.record.Job.EndedAt != nil }
+func (j *Job) endedLocked() bool { return j.record == nil || j.record.Job.EndedAt != nil }
+
+func (j *Job) outputRemovedLocked() bool {
+	if j.record == nil {
+		return j.thin.outputRemoved
+	}
+	return j.record.Job.OutputRemoved
+}
 
 // ErrOutputRemoved is returned by Output when only the record is kept.
 var ErrOutputRemoved = errors.New("the job's output was removed to make room for others'")
@@ -87,7 +98,7 @@ var ErrOutputRemoved = errors.New("the job's output was removed to make room for
 func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.record.Job.OutputRemoved {
+	if j.outputRemovedLocked() {
 		return nil, ErrOutputRemoved
 	}
 	if j.log == nil {
@@ -156,8 +167,9 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 }
 
 func (j *Job) killAtLocked(at time.Time) {
+	init := j.init
 	j.timers = append(j.timers, time.AfterFunc(time.Until(at), func() {
-		_ = j.init.SignalAll(unix.SIGKILL) // the same
+		_ = init.SignalAll(unix.SIGKILL) // the same
 	}))
 }
 
@@ -265,14 +277,15 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		timer.Stop()
 	}
 	record := proto.Clone(j.record).(*recordv1.Record)
-	j.ending = true // a stop that comes now would write its record over ours
+	j.ending = true                            // a stop that comes now would write its record over ours
+	init, group, log := j.init, j.group, j.log // from the shelf on they may go
 	j.mu.Unlock()
 	j.table.at("end seen")
 	job := record.Job
-	job.Usage = usageOf(j.group.Usage(), exit)
-	out, errs := j.log.Sizes()
+	job.Usage = usageOf(group.Usage(), exit)
+	out, errs := log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
-	job.DroppedBytes = uint64(j.log.Dropped())
+	job.DroppedBytes = uint64(log.Dropped())
 	verdict(record, exit, waitErr)
 	if err := j.keepDiff(); err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
@@ -289,15 +302,15 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.mu.Lock()
 	j.record = record
 	j.mu.Unlock()
-	j.log.Finish()
+	log.Finish()
 	j.table.shelve(j)
 	close(j.done)
 
 	j.closeUpper()
-	j.init.Close()
+	init.Close()
 	j.table.at("sandbox closed")
-	err = errors.Join(err, j.group.Delete())
-	_ = j.log.Close()
+	err = errors.Join(err, group.Delete())
+	_ = log.Close()
 	j.table.logEnd(job, err)
 	j.table.running.Done()
 	return true

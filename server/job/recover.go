@@ -3,9 +3,13 @@ package job
 import (
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/telerun/tele/initproc"
@@ -25,29 +29,14 @@ func (t *Table) recover() error {
 		return err
 	}
 	known := map[string]bool{} // ids whose cgroups are somebody's
-	for _, e := range entries {
-		id, dir := e.Name(), filepath.Join(t.jobsDir(), e.Name())
-		record, err := readRecord(dir)
-		var newer *newerError
-		switch {
-		case errors.As(err, &newer):
-			t.options.Log.Warn().Str("job", id).Msg(err.Error())
-			known[id] = true
-		case errors.Is(err, os.ErrNotExist):
-			t.options.Log.Info().Str("job", id).Msg("removing what a start left that was cut off")
-			t.removeGroup(id, nil)
-			if err := removeJob(dir); err != nil {
-				return err
-			}
-		case err != nil:
-			t.options.Log.Err(err).Str("job", id).Msg("this job is left alone")
-			known[id] = true
-		default:
-			running, err := t.recoverJob(newJob(t, dir, record))
-			if err != nil {
-				t.options.Log.Err(err).Str("job", id).Msg("this job is left alone")
-			}
-			known[id] = running || err != nil
+	t.grow(len(entries))
+	for r := range t.readAll(entries) {
+		if r.err == nil && r.job.ended() {
+			t.enterEnded(r.job)
+			continue
+		}
+		if known[r.id], err = t.recoverOne(r); err != nil {
+			return err
 		}
 	}
 	for _, id := range t.options.Cgroups.List() {
@@ -55,21 +44,96 @@ func (t *Table) recover() error {
 			t.removeGroup(id, nil)
 		}
 	}
-	t.sortShelf()
+	t.sort()
 	return nil
 }
 
-// recoverJob enters a job of an earlier server into the table, and tells whether it runs.
-func (t *Table) recoverJob(j *Job) (running bool, err error) {
-	r := j.record
-	if j.endedLocked() {
+// A found is what a job's directory holds.
+type found struct {
+	id  string
+	job *Job // nil with err
+	err error
+}
+
+// readAll reads the records of all jobs, some at a time, as most of a start is spent on it. Those of
+// jobs that have ended are thin by then.
+func (t *Table) readAll(entries []os.DirEntry) iter.Seq[found] {
+	return func(yield func(found) bool) {
+		all, next := make(chan found, 256), atomic.Int64{}
+		stop := make(chan struct{})
+		var readers sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			readers.Go(func() {
+				for i := next.Add(1) - 1; i < int64(len(entries)); i = next.Add(1) - 1 {
+					select {
+					case all <- t.read(entries[i].Name()):
+					case <-stop:
+						return
+					}
+				}
+			})
+		}
+		go func() { readers.Wait(); close(all) }()
+		defer readers.Wait()
+		defer close(stop)
+		for r := range all {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// read reads the record of one job, and takes away what is left of a sandbox that has ended.
+func (t *Table) read(id string) found {
+	dir := t.jobDir(id)
+	record, err := readRecord(dir)
+	if err != nil {
+		return found{id: id, err: err}
+	}
+	j := newJob(t, dir, record)
+	if j.ended() {
 		// The server may have been killed before it had taken the sandbox away.
-		if !initproc.Gone(initID(r)) {
+		if !initproc.Gone(initID(record)) {
 			t.removeInit(j)
 		}
-		t.enterEnded(j)
-		return false, nil
+		if !record.Job.OutputRemoved {
+			if err := t.space.Add(dir); err != nil {
+				t.options.Log.Err(err).Str("job", id).Msg("count the output")
+			}
+		}
+		j.makeThin()
 	}
+	return found{id: id, job: j}
+}
+
+// recoverOne does what is to be done about a job that has not ended, and tells whether its cgroup is
+// somebody's.
+func (t *Table) recoverOne(r found) (known bool, err error) {
+	var newer *newerError
+	switch {
+	case errors.As(r.err, &newer):
+		t.options.Log.Warn().Str("job", r.id).Msg(r.err.Error())
+		return true, nil
+	case errors.Is(r.err, os.ErrNotExist):
+		t.options.Log.Info().Str("job", r.id).Msg("removing what a start left that was cut off")
+		t.removeGroup(r.id, nil)
+		return false, removeJob(t.jobDir(r.id))
+	case r.err != nil:
+		t.options.Log.Err(r.err).Str("job", r.id).Msg("this job is left alone")
+		return true, nil
+	}
+	running, err := t.recoverJob(r.job)
+	if err != nil {
+		t.options.Log.Err(err).Str("job", r.id).Msg("this job is left alone")
+	}
+	return running || err != nil, nil
+}
+
+// recoverJob enters a job that an earlier server left running into the table, and tells whether it
+// runs still.
+func (t *Table) recoverJob(j *Job) (running bool, err error) {
+	r := j.record
 	j.init, err = initproc.Adopt(initID(r))
 	switch {
 	case errors.Is(err, initproc.ErrInitGone) && r.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED:
@@ -171,6 +235,9 @@ func (t *Table) recoverLost(j *Job) error {
 	}
 	j.record = record
 	t.logEnd(job, nil)
+	if err := t.space.Add(j.dir); err != nil {
+		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
+	}
 	t.enterEnded(j)
 	return nil
 }
@@ -219,30 +286,36 @@ func (t *Table) writeWhenRoom(j *Job, record *recordv1.Record) error {
 	}
 }
 
-// enterEnded shows a job that has ended.
+// enterEnded shows a job that has ended, whose output is counted already.
 func (t *Table) enterEnded(j *Job) {
-	if !j.record.Job.OutputRemoved {
-		if err := t.space.Add(j.dir); err != nil {
-			t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
-		}
-	}
 	close(j.made)
 	close(j.done)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.enterLocked(j)
+	// In no order: sort comes when all are there.
+	t.jobs[j.id] = j
+	t.order = append(t.order, j)
+	t.shelf.jobs = append(t.shelf.jobs, j)
 	t.enterKeyLocked(j)
-	t.shelf.jobs = append(t.shelf.jobs, j) // sorted when all are there
 }
 
-// sortShelf puts the jobs that were recovered in the order of their ends.
-func (t *Table) sortShelf() {
+// grow makes room for that many jobs. Nobody else has the table yet.
+func (t *Table) grow(n int) {
+	t.jobs, t.keys = make(map[string]*Job, n), make(map[key]*Job, n)
+	t.order, t.shelf.jobs = make([]*Job, 0, n), make([]*Job, 0, n)
+}
+
+// sort puts the jobs that were recovered in the order of their starts and of their ends.
+func (t *Table) sort() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	slices.SortFunc(t.order, func(a, b *Job) int { return comparePlace(a, b.place()) })
 	slices.SortStableFunc(t.shelf.jobs, func(a, b *Job) int {
-		return a.record.Job.EndedAt.AsTime().Compare(b.record.Job.EndedAt.AsTime())
+		first, _ := a.endTime()
+		second, _ := b.endTime()
+		return first.Compare(second)
 	})
-	for t.shelf.output < len(t.shelf.jobs) && t.shelf.jobs[t.shelf.output].record.Job.OutputRemoved {
+	for t.shelf.output < len(t.shelf.jobs) && t.shelf.jobs[t.shelf.output].outputRemoved() {
 		t.shelf.output++
 	}
 }

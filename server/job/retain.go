@@ -30,6 +30,7 @@ type shelf struct {
 func (t *Table) shelve(j *Job) {
 	t.mu.Lock()
 	t.shelf.jobs = append(t.shelf.jobs, j)
+	t.thinLocked()
 	t.mu.Unlock()
 	t.tidyUp()
 	t.release(j)
@@ -41,11 +42,22 @@ func (t *Table) unshelveLocked(j *Job) bool {
 	if at < 0 {
 		return false
 	}
-	t.shelf.jobs = slices.Delete(t.shelf.jobs, at, at+1)
+	t.shelf.jobs = without(t.shelf.jobs, at)
 	if at < t.shelf.output {
 		t.shelf.output--
 	}
 	return true
+}
+
+// without removes one job. Mostly it is among the oldest, so what is before it is moved when that is
+// less: of a hundred thousand jobs the others would be a memmove of nearly a MiB for each.
+func without(jobs []*Job, at int) []*Job {
+	if at > len(jobs)/2 {
+		return slices.Delete(jobs, at, at+1)
+	}
+	copy(jobs[1:at+1], jobs[:at])
+	jobs[0] = nil // append leaves it behind with the next larger array
+	return jobs[1:]
 }
 
 // Remove takes an ended job away, with its output. Who reads that goes on.
@@ -54,7 +66,7 @@ func (t *Table) Remove(j *Job) error {
 	ended := t.unshelveLocked(j)
 	t.mu.Unlock()
 	if !ended {
-		if j.Snapshot().EndedAt == nil {
+		if !j.ended() {
 			return ErrNotEnded
 		}
 		return ErrNotFound // somebody was faster
@@ -78,10 +90,10 @@ func (t *Table) Prune(fits func(owner string) bool, olderThan time.Duration) (re
 	jobs := slices.Clone(t.shelf.jobs)
 	t.mu.Unlock()
 	for _, j := range jobs {
-		job := j.Snapshot()
-		if !fits(j.owner) || job.EndedAt.AsTime().After(before) {
+		if at, _ := j.endTime(); !fits(j.owner) || at.After(before) {
 			continue
 		}
+		job := j.Brief()
 		switch removeErr := t.Remove(j); {
 		case removeErr == nil:
 			removed = append(removed, job)
@@ -140,7 +152,8 @@ func (t *Table) due(now time.Time) (j *Job, whole bool, wait time.Duration) {
 	}
 	oldest := s.jobs[0]
 	if r.Age > 0 {
-		wait = min(wait, oldest.Snapshot().EndedAt.AsTime().Add(r.Age).Sub(now))
+		ended, _ := oldest.endTime()
+		wait = min(wait, ended.Add(r.Age).Sub(now))
 	}
 	if wait <= 0 || r.Jobs > 0 && len(s.jobs) > r.Jobs {
 		t.unshelveLocked(oldest)
@@ -159,13 +172,25 @@ func (t *Table) due(now time.Time) (j *Job, whole bool, wait time.Duration) {
 // between leaves a job whose output is found to be missing, which is the same.
 func (j *Job) removeOutput() error {
 	j.mu.Lock()
-	next := proto.Clone(j.record).(*recordv1.Record)
-	next.Job.OutputRemoved = true
-	j.record, j.log = next, nil
+	j.log = nil
+	next, err := j.record, error(nil)
+	if next == nil {
+		j.thin.outputRemoved = true
+		next, err = readRecord(j.dir)
+	} else {
+		next = proto.Clone(next).(*recordv1.Record)
+		j.record = next
+	}
+	if err == nil {
+		next.Job.OutputRemoved = true
+	}
 	j.mu.Unlock()
 	if err := removeFiles(j.dir); err != nil {
 		return err
 	}
 	j.table.space.Remove(j.dir)
+	if err != nil {
+		return err
+	}
 	return writeRecord(j.dir, next)
 }

@@ -217,6 +217,7 @@ func (t *Table) Get(prefix string, visible func(owner string) bool) (*Job, error
 // A Page says which jobs List returns.
 type Page struct {
 	Statuses []telev1.JobStatus // only these; none means any
+	Brief    bool               // as Job.Brief has them
 	After    string             // Next of the page before; empty is the first
 	Size     int
 }
@@ -239,17 +240,18 @@ func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Jo
 	jobs := slices.Clone(t.order[:end])
 	t.mu.Unlock()
 	for _, j := range slices.Backward(jobs) {
-		if !visible(j.owner) {
-			continue
-		}
-		job := j.Snapshot()
-		if len(p.Statuses) > 0 && !slices.Contains(p.Statuses, job.Status) {
+		if !visible(j.owner) || len(p.Statuses) > 0 && !slices.Contains(p.Statuses, j.status()) {
 			continue
 		}
 		if len(list) == p.Size {
 			return list, next, nil
 		}
-		list, next = append(list, job), j.place().String()
+		if p.Brief {
+			list = append(list, j.Brief())
+		} else {
+			list = append(list, j.Snapshot())
+		}
+		next = j.place().String()
 	}
 	return list, "", nil
 }
@@ -334,9 +336,9 @@ func (j *Job) shutDown() {
 
 // interrupt makes the job's goroutines leave it, if it runs.
 func (j *Job) interrupt() {
-	select {
-	case <-j.done:
-	default:
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.init != nil && !j.endedLocked() {
 		j.init.Interrupt()
 	}
 }
@@ -462,7 +464,7 @@ func (t *Table) forget(j *Job) {
 	if t.jobs[j.id] == j {
 		delete(t.jobs, j.id)
 		if at, found := slices.BinarySearchFunc(t.order, j.place(), comparePlace); found {
-			t.order = slices.Delete(t.order, at, at+1)
+			t.order = without(t.order, at)
 		}
 	}
 	if k := (key{j.owner, j.key}); t.keys[k] == j {

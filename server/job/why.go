@@ -18,9 +18,12 @@ import (
 // Explain returns the job as it is now, with what it has used so far, and the cause.
 func (j *Job) Explain() (*telev1.Job, *telev1.Cause) {
 	job := j.Snapshot()
-	if job.StartedAt != nil && job.EndedAt == nil && j.group != nil {
+	j.mu.Lock()
+	group := j.group
+	j.mu.Unlock()
+	if job.StartedAt != nil && job.EndedAt == nil && group != nil {
 		job = proto.Clone(job).(*telev1.Job)
-		job.Usage = usageOf(j.group.Usage(), initproc.Exit{})
+		job.Usage = usageOf(group.Usage(), initproc.Exit{})
 	}
 	return job, explain(job, time.Now())
 }
