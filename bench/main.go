@@ -108,7 +108,15 @@ var parts = []part{
 	{"memory", (*bench).memory},
 	{"output", (*bench).output},
 	{"growth", (*bench).growth},
-	{"scale", (*bench).scale},
+	{"scale-ended", (*bench).ended},
+	{"scale-idle", (*bench).idling},
+	{"scale-followers", (*bench).following},
+}
+
+// asked tells whether one of rows is the part, or the first word of its name.
+func (p part) asked(rows []string) bool {
+	first, _, _ := strings.Cut(p.name, "-")
+	return slices.Contains(rows, p.name) || slices.Contains(rows, first)
 }
 
 func rowNames() (names []string) {
@@ -150,7 +158,7 @@ func measure(o options) (*Results, error) {
 		os.Exit(130)
 	}()
 	for _, p := range parts {
-		if o.rows != "" && !slices.Contains(strings.Split(o.rows, ","), p.name) {
+		if o.rows != "" && !p.asked(strings.Split(o.rows, ",")) {
 			continue
 		}
 		began := time.Now()

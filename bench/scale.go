@@ -1,50 +1,309 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/telerun/tele/client"
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/protobuf/proto"
 )
 
-// scale is what many ended jobs do to a server's start and to a list of all.
-func (b *bench) scale() error {
-	jobs := b.many(10000, 200)
+// This file is what many ended jobs, many idle ones and many followers do to a server.
+
+func (b *bench) scaled(name string, value float64, unit string) {
+	b.results.Scale = append(b.results.Scale, Amount{name, value, unit})
+}
+
+// ended keeps many jobs that have ended. The first are run; the rest are copies of them, as it would
+// take minutes to run them all.
+func (b *bench) ended() error {
 	s, err := b.serve("scale", b.cold.flags...)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	if _, err := s.run(jobs, 8); err != nil {
+	ran := b.many(1000, 100)
+	if _, err := s.run(ran, 8); err != nil {
 		return err
 	}
+	have := ran
+	for _, jobs := range []int{b.many(10000, 200), b.many(100000, 400)} {
+		s.stop()
+		if err := copyJobs(filepath.Join(s.dir, "jobs"), have, jobs-have); err != nil {
+			return err
+		}
+		have = jobs
+		start, list, err := b.startAndList(s)
+		if err != nil {
+			return err
+		}
+		title := fmt.Sprintf("%d ended jobs: ", jobs)
+		b.scaled(title+"server, from exec to its first answer", start, "ms")
+		b.scaled(title+"tele status", list, "ms")
+		b.scaled(title+"the server's memory afterwards, PSS", pss(s.cmd.Process.Pid)/1024, "MiB")
+		if err := b.besideEmpty(s, title); err != nil {
+			return err
+		}
+		if jobs == 10000 {
+			b.results.goal("10,000 ended jobs: server start, ms", "< 1000", "", Ratio{Value: start})
+			b.results.goal("10,000 ended jobs: tele status, ms", "< 100", "", Ratio{Value: list})
+		}
+	}
+	return nil
+}
+
+// startAndList starts the server some times and lists its jobs; milliseconds, the median of each.
+func (b *bench) startAndList(s *server) (start, list float64, err error) {
 	var starts []float64
 	for range b.many(3, 1) {
 		s.stop()
 		began := time.Now()
 		if err := s.start(); err != nil {
-			return err
+			return 0, 0, err
 		}
 		starts = append(starts, time.Since(began).Seconds()*1000)
 	}
 	slices.Sort(starts)
 	l, err := startLimit(b.limit, []string{"HOME=/root", "TELE_STATE_DIR=" + s.dir}, "exec", b.tele, "status", "--addr", s.socket())
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer l.close()
 	var status samples
-	got, err := l.run(b.many(20, 3), 1)
+	got, err := l.run(b.many(10, 3), 1)
+	if err != nil {
+		return 0, 0, err
+	}
+	status.add(got)
+	return quantile(starts, 0.5), status.row("").P50, nil
+}
+
+// copyJobs makes more ended jobs of those in a directory, as if they had run before these.
+func copyJobs(dir string, have, more int) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	status.add(got)
-	start, list := quantile(starts, 0.5), status.row("").P50
-	b.results.Scale = []Amount{
-		{"ended jobs", float64(jobs), ""},
-		{"server, from exec to its first answer", start, "ms"},
-		{"tele status", list, "ms"},
-		{"the server's memory afterwards, PSS", pss(s.cmd.Process.Pid) / 1024, "MiB"},
+	models := min(have, len(entries))
+	for i := range more {
+		from := filepath.Join(dir, entries[i%models].Name())
+		id := fmt.Sprintf("%08x%04d", uint32(i+have)*2654435761, i%10000) // all different, and in no order
+		if err := copyJob(from, filepath.Join(dir, id), time.Duration(i+have)*time.Second); err != nil {
+			return err
+		}
 	}
-	b.results.goal("10,000 ended jobs: server start, ms", "< 1000", "", Ratio{Value: start})
-	b.results.goal("10,000 ended jobs: tele status, ms", "< 100", "", Ratio{Value: list})
 	return nil
+}
+
+func copyJob(from, to string, earlier time.Duration) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"stdout", "stderr", "index"} {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), text, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(from, "record"))
+	if err != nil {
+		return err
+	}
+	var r recordv1.Record
+	if err := proto.Unmarshal(data, &r); err != nil {
+		return err
+	}
+	r.Job.Id, r.IdempotencyKey = filepath.Base(to), filepath.Base(to)
+	seconds := int64(earlier / time.Second)
+	r.Job.CreatedAt.Seconds -= seconds
+	r.Job.StartedAt.Seconds -= seconds
+	r.Job.EndedAt.Seconds -= seconds
+	if data, err = proto.Marshal(&r); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(to, "record"), data, 0o600)
+}
+
+// besideEmpty compares launches on s with those on a server that has nothing else to do, in turn.
+func (b *bench) besideEmpty(s *server, title string) error {
+	var full, empty samples
+	for range b.many(10, 2) {
+		for _, one := range []struct {
+			server *server
+			into   *samples
+		}{{s, &full}, {b.cold, &empty}} {
+			got, err := one.server.run(20, 1)
+			if err != nil {
+				return err
+			}
+			one.into.add(got)
+		}
+	}
+	b.scaled(title+"launch and wait, p50", full.row("").P50, "ms")
+	b.scaled(title+"the same on an empty server meanwhile", empty.row("").P50, "ms")
+	return nil
+}
+
+// idling has many idle jobs at once.
+func (b *bench) idling() error {
+	s, err := b.serve("many", b.cold.flags...)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	if _, err := s.run(b.many(400, 40), 4); err != nil {
+		return err
+	}
+	pid := s.cmd.Process.Pid
+	if err := b.besideEmpty(s, "no idle job: "); err != nil {
+		return err
+	}
+	serverBefore, filesBefore, freeBefore := pss(pid), files(pid), available()
+	have := 0
+	for _, jobs := range []int{b.many(1000, 20), b.many(5000, 40)} {
+		began := time.Now()
+		started, err := startIdle(s.client, jobs-have)
+		if err != nil {
+			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%d idle jobs: after %d: %v", jobs, have+started, err))
+		}
+		rate := float64(started) / time.Since(began).Seconds()
+		have += started
+		n := float64(have)
+		title := fmt.Sprintf("%d idle jobs: ", have)
+		b.scaled(title+"started", rate, "/s")
+		b.scaled(title+"inits, PSS", overhead(pid)/n, "KiB a job")
+		b.scaled(title+"the server, PSS", (pss(pid)-serverBefore)/n, "KiB a job")
+		b.scaled(title+"of the machine, jobs and kernel included", (freeBefore-available())/n, "KiB a job")
+		b.scaled(title+"descriptors of the server", float64(files(pid)-filesBefore)/n, "a job")
+		if err := b.besideEmpty(s, title); err != nil {
+			return err
+		}
+		if started == 0 || err != nil {
+			break
+		}
+	}
+	began := time.Now()
+	endIdle(pid)
+	running := client.ListOptions{Brief: true, Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}}
+	for {
+		left, err := s.client.List(context.Background(), running)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	b.scaled(fmt.Sprintf("%d idle jobs: all ended, after", have), time.Since(began).Seconds(), "s")
+	return nil
+}
+
+// startIdle starts jobs until one cannot be, and returns how many there are.
+func startIdle(c *client.Client, jobs int) (int, error) {
+	var started, next atomic.Int64
+	var failed atomic.Pointer[error]
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for failed.Load() == nil && next.Add(1) <= int64(jobs) {
+				if _, err := c.Start(context.Background(), &telev1.JobSpec{Command: idle}); err != nil {
+					failed.CompareAndSwap(nil, &err)
+					return
+				}
+				started.Add(1)
+			}
+		})
+	}
+	callers.Wait()
+	if err := failed.Load(); err != nil {
+		return int(started.Load()), *err
+	}
+	return int(started.Load()), nil
+}
+
+// files is how many descriptors a process has.
+func files(pid int) int {
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)) // gone: none
+	return len(entries)
+}
+
+// available is the machine's memory that is free, or would be when asked for; KiB.
+func available() float64 {
+	var kib float64
+	for line := range strings.Lines(fileText("/proc/meminfo")) {
+		_, _ = fmt.Sscanf(line, "MemAvailable: %f kB", &kib) // other lines are other values
+	}
+	return kib
+}
+
+// following has many followers of one job, over ten connections.
+func (b *bench) following() error {
+	s, err := b.serve("followed", b.cold.flags...)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	many, lines := b.many(1000, 50), 100
+	ctx := context.Background()
+	job, err := s.client.Start(ctx, &telev1.JobSpec{Command: []string{"/bin/sh", "-c",
+		fmt.Sprintf("trap 'go=1' USR1; while [ -z \"$go\" ]; do sleep 0.1; done; i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done", lines)}})
+	if err != nil {
+		return err
+	}
+	pid := s.cmd.Process.Pid
+	before := pss(pid)
+	var clients []*client.Client
+	for range 10 {
+		c, err := s.dial(s.addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	var group sync.WaitGroup
+	var bytes atomic.Int64
+	errs := make([]error, many)
+	for i := range many {
+		group.Go(func() {
+			_, errs[i] = clients[i%len(clients)].Output(ctx, job.Id, client.OutputOptions{Follow: true}, adder{&bytes}, io.Discard)
+		})
+	}
+	time.Sleep(3 * time.Second) // nothing says that they all wait
+	b.scaled(fmt.Sprintf("%d followers: the server, PSS, while they wait", many), (pss(pid)-before)/float64(many), "KiB a follower")
+	began := time.Now()
+	for _, p := range descendants(pid) {
+		if p.name == "sh" {
+			_ = syscall.Kill(p.pid, syscall.SIGUSR1)
+		}
+	}
+	group.Wait()
+	b.scaled(fmt.Sprintf("%d followers: each has %d lines, after", many, lines), time.Since(began).Seconds()*1000, "ms")
+	b.scaled(fmt.Sprintf("%d followers: the server, PSS, afterwards", many), (pss(pid)-before)/float64(many), "KiB a follower")
+	fmt.Fprintln(os.Stderr, "bytes", bytes.Load())
+	return errors.Join(errs...)
+}
+
+// An adder counts what is written to it, with others.
+type adder struct{ n *atomic.Int64 }
+
+func (a adder) Write(p []byte) (int, error) {
+	a.n.Add(int64(len(p)))
+	return len(p), nil
 }
