@@ -47,12 +47,14 @@ func (l *Log) SetSpace(s *Space) {
 func (l *Log) Drain(s Stream, pipe int) (total int64, err error) {
 	l.drain[s].Lock()
 	defer l.drain[s].Unlock()
-	l.mu.Lock()
-	err = l.indexLocked()
-	l.mu.Unlock()
+	done, err := l.use(pipe)
+	if err == unix.EAGAIN {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
+	defer done()
 	for {
 		n, err := l.splice(s, pipe)
 		total += n
@@ -63,6 +65,29 @@ func (l *Log) Drain(s Stream, pipe int) (total int64, err error) {
 			return total, err
 		}
 	}
+}
+
+// use opens the files for a drain, if it is going to need them, and writes what is missing in the index.
+func (l *Log) use(pipe int) (done func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users == 0 && !l.behindLocked() {
+		if _, err := waiting(pipe); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.open(0); err != nil {
+		return nil, err
+	}
+	if err := l.indexLocked(); err != nil {
+		l.releaseLocked()
+		return nil, err
+	}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.releaseLocked()
+	}, nil
 }
 
 // splice moves bytes once. What it may move is reserved before, so that the two streams, and all

@@ -26,6 +26,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Stream names one of a job's output streams.
@@ -64,8 +66,9 @@ type Log struct {
 	dropped atomic.Int64
 
 	mu       sync.Mutex
-	users    int         // the writer and the readers: who needs files
+	users    int         // who needs files: readers, drains under way, and the writer if it is held
 	files    [3]*os.File // open while users > 0
+	held     bool        // the writer keeps files open between drains
 	last     record      // the newest in the index
 	records  int64       // in the index
 	written  [3]int64    // by stream: the file's size, ahead of last while the index is behind
@@ -77,13 +80,38 @@ type Log struct {
 	changed  chan struct{} // closed at the next change; nil while nobody waits
 }
 
+// heldLogs has a place for each log whose writer keeps its files open while nothing is written. The
+// others open them again for each burst, which takes some 20 µs: a process may have only so many
+// descriptors, and thousands of jobs are mostly silent.
+var heldLogs = make(chan struct{}, HeldFiles()/len(names))
+
+// HeldFiles is how many descriptors all logs together may have open while nothing is written or read.
+func HeldFiles() int {
+	var files unix.Rlimit // the hard limit: Go's runtime raises the soft one to it
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
+		files.Max = 1024
+	}
+	return int(min(files.Max/32, 256)) * len(names)
+}
+
 // Create makes the files of a new log in dir, which must exist.
 func Create(dir string) (*Log, error) {
 	l := &Log{dir: dir}
 	if err := l.open(os.O_CREATE | os.O_EXCL); err != nil {
 		return nil, noRoom(err)
 	}
+	l.holdLocked()
 	return l, nil
+}
+
+// holdLocked makes the use of the files that has begun the writer's, if there is a place, and else ends it.
+func (l *Log) holdLocked() {
+	select {
+	case heldLogs <- struct{}{}:
+		l.held = true
+	default:
+		l.releaseLocked()
+	}
 }
 
 // Open opens a log that another process wrote, and mends what that one left unfinished: bytes
@@ -99,9 +127,10 @@ func Open(dir string) (*Log, error) {
 		return nil, err
 	}
 	if err := l.mend(); err != nil {
-		_ = l.Close() // nothing was written
+		l.releaseLocked()
 		return nil, err
 	}
+	l.holdLocked()
 	return l, nil
 }
 
@@ -139,7 +168,11 @@ func (l *Log) closeFiles() {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.releaseLocked()
+	if l.held {
+		l.held = false
+		<-heldLogs
+		l.releaseLocked()
+	}
 	return nil
 }
 
@@ -147,6 +180,11 @@ func (l *Log) releaseLocked() {
 	if l.users--; l.users == 0 {
 		l.closeFiles()
 	}
+}
+
+// behindLocked tells whether records are missing.
+func (l *Log) behindLocked() bool {
+	return l.written[Stdout] > l.last.ends[Stdout] || l.written[Stderr] > l.last.ends[Stderr]
 }
 
 // indexLocked writes the records that are missing: one for each stream whose file is ahead of the
@@ -194,8 +232,9 @@ func (l *Log) wakeLocked() {
 func (l *Log) Finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.users > 0 {
+	if l.behindLocked() && l.open(0) == nil {
 		_ = l.indexLocked() // Drain has told of it; Open or a reader tries again
+		l.releaseLocked()
 	}
 	l.finished = true
 	l.wakeLocked()
