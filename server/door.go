@@ -9,6 +9,7 @@ import (
 	"github.com/telerun/tele/proto/codec"
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/job"
+	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -43,14 +44,29 @@ var (
 	pingTime  = 10 * time.Second
 )
 
-// newDoor bounds connections: half of the descriptors that the process may have, the rest are for
-// jobs.
-func (c *Command) newDoor() *access.Door {
-	total := 1024
+// descriptors is how many descriptors the process may have.
+func descriptors() int {
 	var files unix.Rlimit // Go's runtime has raised the soft limit to the hard one
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
-		total = max(64, int(min(files.Cur, math.MaxInt32))/2)
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
+		return 1024
 	}
+	return int(min(files.Cur, math.MaxInt32))
+}
+
+// connectionFiles are the descriptors that are kept for connections: without them nobody could even
+// stop a job.
+func connectionFiles() int { return max(64, descriptors()/8) }
+
+// jobFiles are those for jobs: what connections, the output of jobs that write, and the server itself
+// leave. It is less in tests.
+var jobFiles = func() int {
+	all := descriptors()
+	return max(64, all-connectionFiles()-output.HeldFiles()-min(all/8, 256))
+}
+
+// newDoor bounds connections.
+func (c *Command) newDoor() *access.Door {
+	total := connectionFiles()
 	return access.NewDoor(access.DoorOptions{Connections: total, Strangers: min(maxStrangers, total/2),
 		PerClient:   c.MaxConnections,
 		RequestTime: requestTime})

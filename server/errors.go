@@ -43,7 +43,9 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("DIFF_UNKNOWN"))
 	case errors.Is(err, output.ErrFull), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return status.Error(codes.ResourceExhausted, "the server has no room for more jobs: "+err.Error())
-	case errors.Is(err, job.ErrTooMany):
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return status.Error(codes.ResourceExhausted, "the server has as many files open as it may; raise LimitNOFILE= of its unit or ulimit -n: "+err.Error())
+	case errors.Is(err, job.ErrTooMany), errors.Is(err, job.ErrFiles):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, output.ErrOffset):
 		return status.Error(codes.OutOfRange, err.Error())

@@ -121,7 +121,7 @@ func (c *Command) Serve(ctx context.Context, log zerolog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Most: most,
+	table, err := job.Open(job.Options{StateDir: state, Cgroups: groups, MaxJobs: c.MaxJobs, Files: jobFiles(), Most: most,
 		MostOutput: mostOutput, Work: job.Work(c.Work), Warm: c.Warm, MostWork: mostWork, FirstUID: firstUID, UIDs: uids, StopWhenFull: c.WhenFull == "stop", Retention: keep, Hide: c.Hide, Log: log})
 	if err != nil {
 		return err

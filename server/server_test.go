@@ -357,6 +357,24 @@ func TestMaxJobs(t *testing.T) {
 	start(t, c, sh("true"))
 }
 
+// A server whose descriptors are all jobs' says what to do about it, and can still be called.
+func TestMoreJobsThanFiles(t *testing.T) {
+	was := jobFiles
+	jobFiles = func() int { return 10 }
+	defer func() { jobFiles = was }()
+	c, _ := serve(t, Command{})
+	start(t, c, sh("sleep 1000"))
+	second := start(t, c, sh("sleep 1000"))
+	_, err := c.Start(t.Context(), sh("true"))
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "LimitNOFILE=") {
+		t.Errorf("a third job: %v", err)
+	}
+	if _, err := c.Stop(t.Context(), second.Id, "KILL", 0); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c, sh("true"))
+}
+
 // Pages hold every job once, newest first, and can be narrowed to a status.
 func TestListPages(t *testing.T) {
 	dir := t.TempDir()

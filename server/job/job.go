@@ -34,6 +34,7 @@ type Job struct {
 	// It runs as a user that was asked for, whom others may run as too.
 	namedUser bool
 	overlay   bool          // its root is writable
+	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
 
@@ -55,9 +56,22 @@ type Job struct {
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
-		overlay: record.Job.Spec.GetRoot() == RootOverlay,
+		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
 		created: record.Job.CreatedAt.AsTime().UnixNano(),
 		made:    make(chan struct{}), done: make(chan struct{})}
+}
+
+// files is how many descriptors the server has open for the job while it runs, but for its output:
+// init's pidfd and socket and two pipes; the upper layer; the listener.
+func (j *Job) files() int {
+	n := 4
+	if j.overlay {
+		n++
+	}
+	if j.listens {
+		n++
+	}
+	return n
 }
 
 // Owner is the name of who started the job.

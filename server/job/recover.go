@@ -286,10 +286,12 @@ func (t *Table) writeWhenRoom(j *Job, record *recordv1.Record) error {
 	}
 }
 
+// over is closed; it is that of all jobs that ended before this server began.
+var over = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // enterEnded shows a job that has ended, whose output is counted already.
 func (t *Table) enterEnded(j *Job) {
-	close(j.made)
-	close(j.done)
+	j.made, j.done = over, over
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// In no order: sort comes when all are there.

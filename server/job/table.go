@@ -40,12 +40,13 @@ import (
 
 // ErrNotFound is returned for an id that fits no job in sight, ErrAmbiguous for one that fits
 // several, ErrClosing when the server is on its way out, ErrTooMany when one client's jobs are as
-// many as may run.
+// many as may run, ErrFiles when the server has no descriptors for one more.
 var (
 	ErrNotFound  = errors.New("no such job")
 	ErrAmbiguous = errors.New("the id fits several jobs; give more of it")
 	ErrClosing   = errors.New("the server is shutting down")
 	ErrTooMany   = errors.New("as many of your jobs are running as may; wait for one to end or stop one")
+	ErrFiles     = errors.New("as many jobs are running as the server may have files open for: its limit, LimitNOFILE= of its unit or ulimit -n, is to be raised")
 )
 
 // Options are what Open needs.
@@ -53,6 +54,7 @@ type Options struct {
 	StateDir     string // absolute; made when it is missing
 	Cgroups      *cgroup.Manager
 	MaxJobs      int           // running jobs of one owner, 0 is no limit
+	Files        int           // descriptors of all running jobs, 0 is no limit
 	Most         limits.Limits // what a job may ask for
 	MostOutput   int64         // the same for its output, in bytes; 0 is no limit
 	Work         Work          // where work directories are; empty is WorkAuto
@@ -102,6 +104,7 @@ type Table struct {
 	uids    map[uint32]int // how many jobs run as each user
 	nextUID uint32         // where the search for the next begins, counted from FirstUID
 	owners  map[string]int // how many jobs of each owner run
+	files   int            // how many descriptors all of them have
 }
 
 // A key is an owner's idempotency key.
@@ -361,6 +364,9 @@ func (t *Table) reserve(j *Job, s *sandbox) (earlier *Job, err error) {
 	if t.options.MaxJobs > 0 && t.owners[j.owner] >= t.options.MaxJobs {
 		return nil, ErrTooMany
 	}
+	if t.options.Files > 0 && t.files+j.files() > t.options.Files {
+		return nil, ErrFiles
+	}
 	switch {
 	case j.namedUser:
 		t.uids[s.uid]++
@@ -412,6 +418,7 @@ func (t *Table) dropUIDLocked(uid uint32) {
 func (t *Table) holdLocked(j *Job) {
 	j.uid = j.record.Uid
 	t.owners[j.owner]++
+	t.files += j.files()
 	t.enterKeyLocked(j)
 	t.running.Add(1)
 }
@@ -427,6 +434,7 @@ func (t *Table) release(j *Job) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dropUIDLocked(j.uid)
+	t.files -= j.files()
 	if t.owners[j.owner]--; t.owners[j.owner] == 0 {
 		delete(t.owners, j.owner)
 	}
