@@ -139,24 +139,36 @@ func copyJob(from, to string, earlier time.Duration) error {
 	return os.WriteFile(filepath.Join(to, "record"), data, 0o600)
 }
 
-// besideEmpty compares launches on s with those on a server that has nothing else to do, in turn.
+// besideEmpty compares launches on s with those on a server that has nothing else to do, and with the
+// kernel alone, in turn.
 func (b *bench) besideEmpty(s *server, title string) error {
-	var full, empty samples
+	ways := []struct {
+		name string
+		run  func(launches, callers int) (batch, error)
+	}{
+		{"launch and wait, p50", s.run},
+		{"the same on an empty server meanwhile", b.cold.run},
+		{"the kernel alone meanwhile, " + nameFull[len("the kernel: "):], b.contender(nameFull).run},
+	}
+	times := make([]samples, len(ways))
 	for range b.many(10, 2) {
-		for _, one := range []struct {
-			server *server
-			into   *samples
-		}{{s, &full}, {b.cold, &empty}} {
-			got, err := one.server.run(20, 1)
+		for i, w := range ways {
+			got, err := w.run(20, 1)
 			if err != nil {
 				return err
 			}
-			one.into.add(got)
+			times[i].add(got)
 		}
 	}
-	b.scaled(title+"launch and wait, p50", full.row("").P50, "ms")
-	b.scaled(title+"the same on an empty server meanwhile", empty.row("").P50, "ms")
+	for i, w := range ways {
+		b.scaled(title+w.name, times[i].row("").P50, "ms")
+	}
 	return nil
+}
+
+func (b *bench) contender(name string) *contender {
+	i := slices.IndexFunc(b.contenders, func(c *contender) bool { return c.name == name })
+	return b.contenders[i]
 }
 
 // idling has many idle jobs at once.
@@ -180,6 +192,9 @@ func (b *bench) idling() error {
 		started, err := startIdle(s.client, jobs-have)
 		if err != nil {
 			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%d idle jobs: after %d: %v", jobs, have+started, err))
+			if err := endSome(s.client); err != nil {
+				return err
+			}
 		}
 		rate := float64(started) / time.Since(began).Seconds()
 		have += started
@@ -212,6 +227,18 @@ func (b *bench) idling() error {
 	}
 	b.scaled(fmt.Sprintf("%d idle jobs: all ended, after", have), time.Since(began).Seconds(), "s")
 	return nil
+}
+
+// endSome makes room for a few launches.
+func endSome(c *client.Client) error {
+	ctx := context.Background()
+	jobs, err := c.List(ctx, client.ListOptions{Brief: true, Statuses: []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_RUNNING}})
+	for _, job := range jobs[:min(len(jobs), 4)] {
+		if _, stopErr := c.Stop(ctx, job.Id, "KILL", 0); stopErr != nil {
+			err = errors.Join(err, stopErr)
+		}
+	}
+	return err
 }
 
 // startIdle starts jobs until one cannot be, and returns how many there are.

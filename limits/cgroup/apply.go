@@ -122,8 +122,12 @@ func setCPU(dir string, version int, value int64) (int64, string, error) {
 		quota = strconv.FormatInt(value*period/1000, 10)
 	}
 	if version == 1 {
-		if err := writeFile(dir, "cpu.cfs_period_us", strconv.FormatInt(period, 10)); err != nil {
-			return 0, "", err
+		// Each of the two goes through all groups of the machine (tg_cfs_schedulable_down): a period that
+		// is as it should be, which a new group's nearly always is, is left alone.
+		if text := strconv.FormatInt(period, 10); !has(dir, "cpu.cfs_period_us", text) {
+			if err := writeFile(dir, "cpu.cfs_period_us", text); err != nil {
+				return 0, "", err
+			}
 		}
 		if err := writeFile(dir, "cpu.cfs_quota_us", quota); err != nil {
 			return 0, "", err
@@ -148,6 +152,12 @@ func setCPU(dir string, version int, value int64) (int64, string, error) {
 		period = n
 	}
 	return cpuValue(first, period), filepath.Join(dir, "cpu.max") + " " + back, err
+}
+
+// has tells whether a file has this text.
+func has(dir, name, text string) bool {
+	got, err := readFile(dir, name)
+	return err == nil && got == text
 }
 
 func cpuValue(quota string, period int64) int64 {
