@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -124,6 +126,13 @@ func copyJob(from, to string, earlier time.Duration) error {
 	if err != nil {
 		return err
 	}
+	// The last of its frames counts: size, checksum, record.
+	size := uint32(0)
+	for at := data; len(at) > frameHeader; at = at[size:] {
+		size = binary.LittleEndian.Uint32(at)
+		at = at[frameHeader:]
+		data = at[:size]
+	}
 	var r recordv1.Record
 	if err := proto.Unmarshal(data, &r); err != nil {
 		return err
@@ -136,8 +145,13 @@ func copyJob(from, to string, earlier time.Duration) error {
 	if data, err = proto.Marshal(&r); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(to, "record"), data, 0o600)
+	frame := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))
+	frame = binary.LittleEndian.AppendUint32(frame, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+	return os.WriteFile(filepath.Join(to, "record"), append(frame, data...), 0o600)
 }
+
+// frameHeader is what server/job/record.go has before each record.
+const frameHeader = 8
 
 // besideEmpty compares launches on s with those on a server that has nothing else to do, and with the
 // kernel alone, in turn.

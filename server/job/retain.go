@@ -192,5 +192,7 @@ func (j *Job) removeOutput() error {
 	if err != nil {
 		return err
 	}
+	j.mu.Lock() // for who reads it just now, and would cut off what looks unfinished
+	defer j.mu.Unlock()
 	return writeRecord(j.dir, next)
 }
