@@ -39,6 +39,10 @@ func TestTimings(t *testing.T) {
 	run(t, table, sh("true"))
 	expectTimings(t, table, Timing{Cold: ColdOff, Template: true})
 
+	table = with(t, table, func(o *Options) { o.Warm, o.Work = 1, WorkDisk })
+	run(t, table, sh("true"))
+	expectTimings(t, table, Timing{Cold: ColdUnable})
+
 	table = openWarm(t, 1)
 	ready := awaitWarm(t, table, 1)
 	run(t, table, sh("true"))
