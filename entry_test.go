@@ -29,7 +29,8 @@ var reachable = []string{
 	"(*machine).run", "(*machine).receive", "(*machine).accept", "(*machine).receivePiece",
 	"(*machine).check", "(*machine).relocate", "(*machine).step", "(*machine).call", "(*machine).arg",
 	"(*machine).tolerate", "(*machine).fork", "(*machine).supervise", "(*machine).signal",
-	"(*machine).reap", "(*machine).tell", "(*machine).say", "(*machine).fail", "(*machine).refuse",
+	"(*machine).reap", "(*machine).killRest", "(*machine).tell", "(*machine).say",
+	"(*machine).fail", "(*machine).refuse",
 	"one", // data: the number that the signal handler writes
 }
 
