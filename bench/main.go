@@ -4,6 +4,7 @@
 //	make bench                    all of it, about ten minutes on an idle machine
 //	make bench QUICK=1            few samples of each, writes nothing
 //	make bench ROWS=launch,memory only these, writes nothing
+//	make bench ROWS=scale         scale-ended, scale-idle and scale-followers; some minutes, 4 GiB
 //
 // It needs root and a C compiler. What it starts has state of its own in a new directory under
 // /var/lib, as a real server has, and is gone afterwards. A ratio that is missed is printed as such
