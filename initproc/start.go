@@ -35,7 +35,7 @@ type Init struct {
 	Control        *os.File
 	Stdout, Stderr *os.File
 
-	plan        *Plan // nil for an adopted one
+	plan        *Plan // nil once the command runs, and for an adopted one
 	sent        int   // how many of its parts init has
 	interrupted atomic.Bool
 	close       sync.Once
@@ -81,7 +81,11 @@ func (i *Init) Run(ctx context.Context, plan *Plan) error {
 			return err
 		}
 	}
-	return i.Await(ctx)
+	if err := i.Await(ctx); err != nil {
+		return err
+	}
+	i.plan = nil // a job may run for long
+	return nil
 }
 
 // self refers to this process, for inits that wait for their plan.
