@@ -274,6 +274,17 @@ func TestDoorHolds(t *testing.T) {
 // with other tests: without those it is at most half a second.
 const longest = 10 * time.Second
 
+// getAnew makes a call on a connection of its own.
+func getAnew(ctx context.Context, o *target, id string) error {
+	fresh, err := client.Dial(client.Options{Addr: o.addr, StateDir: o.state})
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	_, err = fresh.Get(ctx, id)
+	return err
+}
+
 // victim makes calls on new connections and on an old one, and returns the longest that one took.
 func victim(ctx context.Context, t *testing.T, o *target, id string) (worst time.Duration) {
 	old, err := client.Dial(client.Options{Addr: o.addr, StateDir: o.state})
@@ -286,10 +297,9 @@ func victim(ctx context.Context, t *testing.T, o *target, id string) (worst time
 	defer cancel()
 	for n := 0; ctx.Err() == nil || n < 3; n++ {
 		begin := time.Now()
-		fresh, err := client.Dial(client.Options{Addr: o.addr, StateDir: o.state})
-		if err == nil {
-			_, err = fresh.Get(bounded, id)
-			fresh.Close()
+		err := getAnew(bounded, o, id)
+		if status.Code(err) == codes.Unavailable { // pushed out by a flood of strangers while it was one
+			err = getAnew(bounded, o, id)
 		}
 		if err == nil {
 			_, err = old.Get(bounded, id)
