@@ -282,7 +282,8 @@ func (j *Job) outputEnds(cause error) {
 }
 
 // end writes down how the job ended, tells it, and takes its sandbox away. In this order: until the record
-// says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for that. It returns false when the server ends before the record could be written.
+// says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for its end. It
+// returns false when the server ends before the record could be written.
 func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.warm.begin()
 	defer j.table.warm.end()
