@@ -81,7 +81,9 @@ func (t *Table) Warm() (ids []string) {
 	t.warm.mu.Lock()
 	defer t.warm.mu.Unlock()
 	for _, s := range t.warm.ready {
-		ids = append(ids, s.id)
+		if t.fresh(s) {
+			ids = append(ids, s.id)
+		}
 	}
 	return ids
 }
