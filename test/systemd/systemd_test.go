@@ -158,7 +158,7 @@ func TestStart(t *testing.T) {
 	}
 	// The sum of CapabilityBoundingSet.
 	status := run(t, "cat", "/proc/"+show(t, "MainPID")+"/status")
-	if !strings.Contains(status, "\nNoNewPrivs:\t1\n") || !strings.Contains(status, "\nCapBnd:\t00000000812811eb\n") {
+	if !strings.Contains(status, "\nNoNewPrivs:\t1\n") || !strings.Contains(status, "\nCapBnd:\t00000000812c11eb\n") {
 		t.Errorf("the server's privileges: %s", status)
 	}
 	if server, ours := namespace(t, show(t, "MainPID")), namespace(t, "1"); server != ours {
