@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/telerun/tele/test/vm/internal/spec"
 )
@@ -43,11 +45,19 @@ func startMachine(dir string, o options, k kernel, virtiofsd string) (*machine, 
 	return m, nil
 }
 
+// errHangs is that a machine has said nothing for too long: it boots within seconds, and speaks every
+// spec.Beat from then on.
+var errHangs = errors.New("the machine hangs; see --silence")
+
 // run copies the command's output to stdout until it has ended, and returns its exit code.
-func (m *machine) run(ctx context.Context, stdout io.Writer) (int, error) {
+func (m *machine) run(ctx context.Context, silence time.Duration, stdout io.Writer) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	// With QEMU ends the stream from it.
 	defer context.AfterFunc(ctx, func() { m.qemu.Process.Kill() })()
-	code, err := spec.Receive(m.result, stdout)
+	watch := time.AfterFunc(silence, func() { cancel(errHangs) })
+	defer watch.Stop()
+	code, err := spec.Receive(m.result, stdout, func() { watch.Reset(silence) })
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

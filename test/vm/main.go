@@ -87,6 +87,20 @@ func run(ctx context.Context, o options) (int, error) {
 			return 0, fmt.Errorf("set up: %w", err)
 		}
 	}
+	// Now and then, an emulated machine stops for good before or below the command, for no reason of
+	// the command's. Another one runs it from its start.
+	for tries := 3; ; tries-- {
+		code, err := runOnce(ctx, o, repository)
+		if !errors.Is(err, errHangs) || tries == 1 {
+			return code, err
+		}
+		note("%v", err)
+		note("starting another machine")
+	}
+}
+
+// runOnce runs the command in one machine.
+func runOnce(ctx context.Context, o options, repository string) (int, error) {
 	dir, err := os.MkdirTemp("", "tele-vm-")
 	if err != nil {
 		return 0, err
@@ -97,7 +111,7 @@ func run(ctx context.Context, o options) (int, error) {
 		return 0, err
 	}
 	defer m.stop()
-	code, err := m.run(ctx, os.Stdout)
+	code, err := m.run(ctx, o.silence, os.Stdout)
 	if err != nil {
 		m.stop()
 		err = fmt.Errorf("%w%s", err, logs(dir))

@@ -18,7 +18,8 @@ type options struct {
 	setup   bool
 	systemd string // the Debian release whose systemd is process 1, or nothing
 	timeout time.Duration
-	memory  string // as QEMU reads it
+	silence time.Duration // after which a machine is taken to hang
+	memory  string        // as QEMU reads it
 	cpus    int
 	disk    int64    // bytes
 	env     []string // of the command
@@ -45,6 +46,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.systemd, "systemd", "",
 		"run COMMAND under the systemd of a Debian `RELEASE`, such as bookworm")
 	flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "end the machine after this time")
+	flags.DurationVar(&o.silence, "silence", 4*time.Minute,
+		"start another machine, up to twice, when one hangs: says nothing for so long")
 	flags.StringVar(&o.memory, "mem", "2048M", "memory of the machine, in M or G")
 	flags.IntVar(&o.cpus, "cpus", 2, "processors of the machine")
 	flags.Func("disk", "`size` of the scratch disk, in M or G (default 512M)",

@@ -46,6 +46,8 @@ func TestBoot(t *testing.T) {
 			script: "cat /proc/1/comm; systemctl is-active basic.target; exit 3", out: "systemd\nactive\n"},
 		{name: "a machine that dies", script: "echo c >/proc/sysrq-trigger; sleep 1000",
 			code: exitRunner, stderr: "Kernel panic"},
+		{name: "a machine that hangs", flags: []string{"--systemd", "trixie", "--silence", "30s"},
+			script: "kill -STOP $PPID; sleep 1000", code: exitRunner, stderr: "starting another machine"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			args := append([]string{"--setup", "--disk", "64M", "--env", "WORD=word", "--timeout", "2m"}, test.flags...)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,15 @@ func run() error {
 
 // serve runs the command and sends what came of it. It returns only when that has gone wrong.
 func serve(orders spec.Spec, port io.Writer) error {
+	// Each writes whole frames at once, and a port takes one write after the other.
+	if err := spec.SendAlive(port); err != nil {
+		return err
+	}
+	go func() {
+		for range time.Tick(spec.Beat) {
+			spec.SendAlive(port)
+		}
+	}()
 	code, err := runCommand(orders, port)
 	if err != nil {
 		return err

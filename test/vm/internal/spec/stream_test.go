@@ -20,10 +20,17 @@ func TestStream(t *testing.T) {
 			if err := SendOutput(&port, strings.NewReader(output)); err != nil {
 				t.Fatal(err)
 			}
+			if err := SendAlive(&port); err != nil {
+				t.Fatal(err)
+			}
 			if err := SendExit(&port, 42); err != nil {
 				t.Fatal(err)
 			}
-			code, err := Receive(iotest.OneByteReader(&port), &stdout)
+			heard := 0
+			code, err := Receive(iotest.OneByteReader(&port), &stdout, func() { heard++ })
+			if heard < 2 {
+				t.Errorf("heard the guest %d times, want at least for the sign of life and the end", heard)
+			}
 			if err != nil || code != 42 {
 				t.Errorf("Receive = %d, %v; want 42", code, err)
 			}
@@ -40,11 +47,14 @@ func TestStreamCutShort(t *testing.T) {
 	if err := SendOutput(&whole, strings.NewReader("output")); err != nil {
 		t.Fatal(err)
 	}
+	if err := SendAlive(&whole); err != nil {
+		t.Fatal(err)
+	}
 	if err := SendExit(&whole, 0); err != nil {
 		t.Fatal(err)
 	}
 	for n := range whole.Len() {
-		_, err := Receive(bytes.NewReader(whole.Bytes()[:n]), &bytes.Buffer{})
+		_, err := Receive(bytes.NewReader(whole.Bytes()[:n]), &bytes.Buffer{}, func() {})
 		if !errors.Is(err, ErrNoExit) {
 			t.Errorf("after %d bytes: error %v, want ErrNoExit", n, err)
 		}
