@@ -41,7 +41,7 @@ test-vm: ## the tests that need a kernel, in virtual machines with pure cgroup v
 test-systemd: build ## the systemd unit, with systemd as process 1 of a virtual machine
 	. /etc/os-release; for release in $$VERSION_CODENAME $$([ "$$VERSION_ID" != 12 ] || echo trixie); do \
 		echo "== systemd of $$release"; \
-		VM_PACKAGES=./test/systemd go run ./test/vmtest --systemd $$release --env TELE_SYSTEMD=$$release || exit 1; \
+		VM_PACKAGES=./test/systemd go run ./test/vmtest --systemd $$release --timeout 20m --env TELE_SYSTEMD=$$release || exit 1; \
 	done
 
 race: ## all tests of this machine, with the race detector; a quick run of the benchmark

@@ -45,23 +45,46 @@ func startMachine(dir string, o options, k kernel, virtiofsd string) (*machine, 
 	return m, nil
 }
 
-// errHangs is that a machine has said nothing for too long: it boots within seconds, and speaks every
-// spec.Beat from then on.
-var errHangs = errors.New("the machine hangs; see --silence")
+// errBoot is that a machine has not come as far as the command.
+var errBoot = errors.New("the machine hangs, and has not started the command")
 
-// run copies the command's output to stdout until it has ended, and returns its exit code.
+// errHangs is that a machine stopped below the command, which may be why.
+var errHangs = errors.New("the machine hangs, and the command with it")
+
+// run copies the command's output to stdout until it has ended, and returns its exit code. It takes a
+// machine to hang that says nothing for that long: one boots within seconds, and speaks every spec.Beat
+// from then on.
 func (m *machine) run(ctx context.Context, silence time.Duration, stdout io.Writer) (int, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	// With QEMU ends the stream from it.
 	defer context.AfterFunc(ctx, func() { m.qemu.Process.Kill() })()
-	watch := time.AfterFunc(silence, func() { cancel(errHangs) })
-	defer watch.Stop()
-	code, err := spec.Receive(m.result, stdout, func() { watch.Reset(silence) })
+	code, err := spec.Receive(&impatient{m.result, silence, false}, stdout)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return code, err
+}
+
+// An impatient reader gives up when nothing comes for a while.
+type impatient struct {
+	file    *os.File
+	silence time.Duration
+	heard   bool // something has come
+}
+
+func (r *impatient) Read(p []byte) (int, error) {
+	if err := r.file.SetReadDeadline(time.Now().Add(r.silence)); err != nil {
+		return 0, err
+	}
+	n, err := r.file.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errBoot
+		if r.heard {
+			err = errHangs
+		}
+		err = fmt.Errorf("%w; nothing came from it for %v, see --silence", err, r.silence)
+	}
+	r.heard = r.heard || n > 0
+	return n, err
 }
 
 // stop ends the machine; when it returns, no process of it is left.

@@ -87,11 +87,11 @@ func run(ctx context.Context, o options) (int, error) {
 			return 0, fmt.Errorf("set up: %w", err)
 		}
 	}
-	// Now and then, an emulated machine stops for good before or below the command, for no reason of
-	// the command's. Another one runs it from its start.
+	// A machine that stops while it boots says nothing about the command, which another one may run. Once
+	// the command runs, it may be what the machine hangs from: that is a failure.
 	for tries := 3; ; tries-- {
 		code, err := runOnce(ctx, o, repository)
-		if !errors.Is(err, errHangs) || tries == 1 {
+		if !errors.Is(err, errBoot) || tries == 1 {
 			return code, err
 		}
 		note("%v", err)

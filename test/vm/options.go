@@ -47,7 +47,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		"run COMMAND under the systemd of a Debian `RELEASE`, such as bookworm")
 	flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "end the machine after this time")
 	flags.DurationVar(&o.silence, "silence", 4*time.Minute,
-		"start another machine, up to twice, when one hangs: says nothing for so long")
+		"take a machine to hang that says nothing for so long; one that hangs before COMMAND starts is\n"+
+			"replaced, up to twice")
 	flags.StringVar(&o.memory, "mem", "2048M", "memory of the machine, in M or G")
 	flags.IntVar(&o.cpus, "cpus", 2, "processors of the machine")
 	flags.Func("disk", "`size` of the scratch disk, in M or G (default 512M)",

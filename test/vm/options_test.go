@@ -11,12 +11,12 @@ import (
 func TestParseOptions(t *testing.T) {
 	t.Setenv("PATH", "/bin")
 	o, err := parseOptions(strings.Fields(
-		"--setup --timeout 3m --mem 1G --cpus 4 --disk 64M --env A=1 --env A=2 --env HOME=/h --systemd trixie -- ls -l"),
+		"--setup --timeout 3m --silence 30s --mem 1G --cpus 4 --disk 64M --env A=1 --env A=2 --env HOME=/h --systemd trixie -- ls -l"),
 		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !o.setup || o.timeout != 3*time.Minute || o.memory != "1G" || o.cpus != 4 || o.disk != 64<<20 {
+	if !o.setup || o.timeout != 3*time.Minute || o.silence != 30*time.Second || o.memory != "1G" || o.cpus != 4 || o.disk != 64<<20 {
 		t.Errorf("options %+v", o)
 	}
 	if o.systemd != "trixie" {

@@ -47,7 +47,9 @@ func TestBoot(t *testing.T) {
 		{name: "a machine that dies", script: "echo c >/proc/sysrq-trigger; sleep 1000",
 			code: exitRunner, stderr: "Kernel panic"},
 		{name: "a machine that hangs", flags: []string{"--systemd", "trixie", "--silence", "30s"},
-			script: "kill -STOP $PPID; sleep 1000", code: exitRunner, stderr: "starting another machine"},
+			script: "echo once; kill -STOP $PPID; sleep 1000", out: "once\n", code: exitRunner, stderr: errHangs.Error()},
+		{name: "a machine that does not come up", flags: []string{"--silence", "1s"}, // in less than it takes
+			script: "true", code: exitRunner, stderr: "starting another machine"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			args := append([]string{"--setup", "--disk", "64M", "--env", "WORD=word", "--timeout", "2m"}, test.flags...)

@@ -55,13 +55,14 @@ func run() error {
 
 // serve runs the command and sends what came of it. It returns only when that has gone wrong.
 func serve(orders spec.Spec, port io.Writer) error {
-	// Each writes whole frames at once, and a port takes one write after the other.
 	if err := spec.SendAlive(port); err != nil {
 		return err
 	}
+	// It may come between two frames of output, but not into one: each is one Write, and a file takes one
+	// after the other.
 	go func() {
 		for range time.Tick(spec.Beat) {
-			spec.SendAlive(port)
+			_ = spec.SendAlive(port) // the output and the exit code go the same way, and tell
 		}
 	}()
 	code, err := runCommand(orders, port)

@@ -60,15 +60,13 @@ func SendExit(port io.Writer, code byte) error {
 	return err
 }
 
-// Receive copies the output to stdout as it arrives, and returns the exit code. It calls heard with
-// every frame.
-func Receive(port io.Reader, stdout io.Writer, heard func()) (code int, err error) {
+// Receive copies the output to stdout as it arrives, and returns the exit code.
+func Receive(port io.Reader, stdout io.Writer) (code int, err error) {
 	for {
 		var header [headerSize]byte
 		if _, err := io.ReadFull(port, header[:]); err != nil {
 			return 0, noExit(err)
 		}
-		heard()
 		size := binary.BigEndian.Uint32(header[:])
 		if size == alive {
 			continue

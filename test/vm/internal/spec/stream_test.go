@@ -26,11 +26,7 @@ func TestStream(t *testing.T) {
 			if err := SendExit(&port, 42); err != nil {
 				t.Fatal(err)
 			}
-			heard := 0
-			code, err := Receive(iotest.OneByteReader(&port), &stdout, func() { heard++ })
-			if heard < 2 {
-				t.Errorf("heard the guest %d times, want at least for the sign of life and the end", heard)
-			}
+			code, err := Receive(iotest.OneByteReader(&port), &stdout)
 			if err != nil || code != 42 {
 				t.Errorf("Receive = %d, %v; want 42", code, err)
 			}
@@ -54,7 +50,7 @@ func TestStreamCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range whole.Len() {
-		_, err := Receive(bytes.NewReader(whole.Bytes()[:n]), &bytes.Buffer{}, func() {})
+		_, err := Receive(bytes.NewReader(whole.Bytes()[:n]), &bytes.Buffer{})
 		if !errors.Is(err, ErrNoExit) {
 			t.Errorf("after %d bytes: error %v, want ErrNoExit", n, err)
 		}
