@@ -42,8 +42,7 @@ func protectInit(b *builder) {
 func openScore(b *builder) {
 	fd := b.stepResult("open init's OOM score", unix.SYS_OPENAT, cwdFD, b.string("/proc/self/oom_score_adj"),
 		number(unix.O_WRONLY|unix.O_CLOEXEC), number(0))
-	b.step("open init's OOM score", unix.SYS_DUP3, fd, number(fdOOM), number(unix.O_CLOEXEC))
-	b.step("open init's OOM score", unix.SYS_CLOSE, fd)
+	b.keep("open init's OOM score", fd, fdOOM)
 }
 
 // jobOOMScore is far above that of anything else on a machine: when memory is short, jobs go first.

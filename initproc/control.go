@@ -178,6 +178,11 @@ func (i *Init) Signal(s syscall.Signal) error {
 	return i.send(message{kind: msgSignal, value: uint32(s), detail: targetMain})
 }
 
+// SignalGroup sends a signal to the command's process group: to what a terminal would send it.
+func (i *Init) SignalGroup(s syscall.Signal) error {
+	return i.send(message{kind: msgSignal, value: uint32(s), detail: targetGroup})
+}
+
 // SignalAll sends a signal to every process of the sandbox but init.
 func (i *Init) SignalAll(s syscall.Signal) error {
 	return i.send(message{kind: msgSignal, value: uint32(s), detail: targetAll})

@@ -1,5 +1,7 @@
 package initproc
 
+import "golang.org/x/sys/unix"
+
 // The descriptors of an init, fixed by number so that a later server finds them with
 // pidfd_getfd(2). The command gets 0, 1 and 2 alone.
 //
@@ -16,6 +18,8 @@ package initproc
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	60  the file that stdin comes from position      init's end; there with Spec.Stdin alone
+//	61  stdin pipe                    kept, unused   CloseInput, or init's end; there with Spec.Stdin alone
 //	62  upper layer of an overlay     kept, unused   init's end; there with Spec.Overlay alone
 //	63  the filter's listener         kept, unused   init's end; there with Spec.SeccompListener alone
 const (
@@ -28,6 +32,14 @@ const (
 	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
-	fdUpper         = 62 // above all that a plan opens
-	fdListener      = 63 // above all that the plan opens, and the last for which the table need not grow
+	fdSpool         = 60 // above all that a plan opens, as are those that follow
+	fdInput         = 61
+	fdUpper         = 62
+	fdListener      = 63 // the last for which the table need not grow
 )
+
+// keep moves a descriptor to a number of its own.
+func (b *builder) keep(name string, fd arg, at int) {
+	b.step(name, unix.SYS_DUP3, fd, number(at), number(unix.O_CLOEXEC))
+	b.step(name, unix.SYS_CLOSE, fd)
+}

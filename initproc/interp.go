@@ -334,8 +334,11 @@ func (m *machine) supervise() bool {
 	if !m.receive() {
 		return false
 	}
-	if m.msg.kind == msgSignal {
+	switch m.msg.kind {
+	case msgSignal:
 		m.signal()
+	case msgClose:
+		sys(unix.SYS_CLOSE, uintptr(m.msg.value), 0, 0, 0, 0, 0)
 	}
 	return true
 }
@@ -344,10 +347,13 @@ func (m *machine) supervise() bool {
 //go:nosplit
 func (m *machine) signal() {
 	whom := m.main
-	if m.msg.detail == targetAll {
+	switch {
+	case m.msg.detail == targetAll:
 		whom = ^uintptr(0)
-	} else if m.ended {
+	case m.ended:
 		return
+	case m.msg.detail == targetGroup:
+		whom = -m.main
 	}
 	sys(unix.SYS_KILL, whom, uintptr(m.msg.value), 0, 0, 0, 0)
 }

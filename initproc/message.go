@@ -7,9 +7,9 @@ type message struct {
 	kind    uint32
 	version uint32
 	// value is for PLAN the size of a part, for FAILED the index of the step or stepRefused, for RUNNING the
-	// command's pid in the sandbox, for SIGNAL the signal, for EXIT the wait status.
+	// command's pid in the sandbox, for SIGNAL the signal, for EXIT the wait status, for CLOSE a descriptor.
 	value uint32
-	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll).
+	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup).
 	detail int32
 	// For EXIT, what all processes of the sandbox used together, as getrusage(2) tells it.
 	userUsec, systemUsec uint64
@@ -23,6 +23,7 @@ const (
 	msgSignal
 	msgExit
 	msgParked
+	msgClose
 )
 
 const (
@@ -33,6 +34,7 @@ const (
 	// stepRefused stands for the checks before the first step.
 	stepRefused = 1<<32 - 1
 
-	targetMain = 0 // the command
-	targetAll  = 1 // every process of the sandbox but init
+	targetMain  = 0 // the command
+	targetAll   = 1 // every process of the sandbox but init
+	targetGroup = 2 // the command's process group
 )

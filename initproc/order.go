@@ -40,6 +40,7 @@ func shared(b *builder, s Spec, h host, unused []string) {
 
 // rest is what follows: the job's own, and its command.
 func rest(b *builder, s Spec, h host) {
+	input := receiveInput(b, s)
 	doWithoutServer(b)
 	resize(b, s)
 	setHostname(b, s)
@@ -48,6 +49,7 @@ func rest(b *builder, s Spec, h host) {
 	newSession(b)
 	setRlimits(b, h)
 	dropCapabilities(b)
+	giveInput(b, s, input)
 	setUser(b, s)
 	newKeyring(b)
 	forbidNewPrivileges(b)
@@ -55,8 +57,10 @@ func rest(b *builder, s Spec, h host) {
 	filterCalls(b, s)
 	changeDir(b, s)
 	closeOnExec(b)
+	readInput(b, s, input)
 	execute(b, s)
 	endCommand(b, fork)
+	leaveInput(b, s, input)
 	toStay(b, s)
 	b.step("report that the command runs", opReport)
 	b.step("supervise", opSupervise)

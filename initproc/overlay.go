@@ -27,8 +27,7 @@ func mountOverlay(b *builder, s Spec, h host) {
 	}
 	upper := b.stepResult("open the upper layer", unix.SYS_OPENAT, cwdFD, b.string("upper"),
 		number(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), number(0))
-	b.step("open the upper layer", unix.SYS_DUP3, upper, number(fdUpper), number(unix.O_CLOEXEC))
-	b.step("open the upper layer", unix.SYS_CLOSE, upper)
+	b.keep("open the upper layer", upper, fdUpper)
 	// How changes are stored is not left to the machine's defaults: the server reads it.
 	b.mount("mount the overlay", "overlay", "root", unix.MS_NOSUID|unix.MS_NODEV,
 		"lowerdir=/,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off")

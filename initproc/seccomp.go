@@ -36,6 +36,5 @@ func filterCalls(b *builder, s Spec) {
 	}
 	fd := b.stepResult(name, unix.SYS_SECCOMP, number(unix.SECCOMP_SET_MODE_FILTER),
 		number(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER), program)
-	b.step("give init the listener", unix.SYS_DUP3, fd, number(fdListener), number(unix.O_CLOEXEC))
-	b.step("give init the listener", unix.SYS_CLOSE, fd)
+	b.keep("give init the listener", fd, fdListener)
 }

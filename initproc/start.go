@@ -66,26 +66,33 @@ func (i *Init) Prepared(ctx context.Context) error {
 }
 
 // Run sends init the rest of plan, which continues the one of Start, and returns when the command runs,
-// or as Await does.
-func (i *Init) Run(ctx context.Context, plan *Plan) error {
+// or as Await does. in is for a plan with Spec.Stdin, and nil for others.
+func (i *Init) Run(ctx context.Context, plan *Plan, in *Input) error {
 	if !plan.Continues(i.plan) {
 		return errors.New("the sandbox was prepared by another plan")
 	}
 	i.plan = plan
-	for i.sent < len(plan.parts) {
-		err := i.sendPart()
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-			break // a step has failed and ended init; what it said of it is still to be read
-		}
-		if err != nil {
-			return err
-		}
+	// A step may fail and end init meanwhile; what it said of it is still to be read.
+	if err := i.sendRest(in); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		return err
 	}
 	if err := i.Await(ctx); err != nil {
 		return err
 	}
 	i.plan = nil // a job may run for long
 	return nil
+}
+
+func (i *Init) sendRest(in *Input) error {
+	for i.sent < len(i.plan.parts) {
+		if err := i.sendPart(); err != nil {
+			return err
+		}
+	}
+	if in == nil {
+		return nil
+	}
+	return i.sendInput(in)
 }
 
 // self refers to this process, for inits that wait for their plan.

@@ -68,7 +68,7 @@ func start(t *testing.T, s Spec) (*Init, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	return i, i.Run(t.Context(), plan)
+	return i, i.Run(t.Context(), plan, nil)
 }
 
 // finish waits for the command's end and returns it with what it wrote.
@@ -284,7 +284,7 @@ func TestStartErrors(t *testing.T) {
 func TestEveryStepFails(t *testing.T) {
 	needRoot(t)
 	base := spec(t, "sleep", "1000")
-	base.Seccomp, base.SeccompListener = seccomp.LogFilter(), true
+	base.Seccomp, base.SeccompListener, base.Stdin = seccomp.LogFilter(), true, true
 	memory := base
 	memory.Work, memory.Project = "", true
 	overlay := memory
@@ -327,18 +327,25 @@ func partFails(t *testing.T, s Spec, part int, v *view, most bool) {
 			most && strings.HasPrefix(name, "mask ") {
 			continue
 		}
-		breakStep(plan.parts[part], index, syscall.EUCLEAN)
+		errno := breakStep(plan.parts[part], index)
 		i, err := Start(plan, StartOptions{Cgroup: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = i.Run(t.Context(), plan)
+		var in *Input
+		if s.Stdin {
+			in = input(t, "")
+		}
+		err = i.Run(t.Context(), plan, in)
+		if in != nil {
+			in.Close()
+		}
 		var stepErr *StepError
 		if v.steps[index].nr == opSupervise { // the command runs by then; init's end is its end
 			if err != nil {
 				t.Errorf("step %d: %v", index, err)
 			}
-		} else if !errors.As(err, &stepErr) || stepErr.Step != v.before+index || stepErr.Errno != syscall.EUCLEAN ||
+		} else if !errors.As(err, &stepErr) || stepErr.Step != v.before+index || stepErr.Errno != errno ||
 			stepErr.Name != name {
 			t.Errorf("step %d, %s: got %v", index, name, err)
 		}
@@ -354,15 +361,22 @@ func laterTry(v *view, index int) bool {
 	return v.steps[index].nr == unix.SYS_EXECVE && v.steps[index-1].nr == unix.SYS_EXECVE
 }
 
-// breakStep replaces a step by one that fails.
-func breakStep(part []byte, index int, errno syscall.Errno) {
+// breakStep replaces a step by one that fails, and returns in what. One that receives a descriptor, which
+// later ones use, is left what it is.
+func breakStep(part []byte, index int) (errno syscall.Errno) {
 	var h header
 	copy(raw(&h), part)
 	var s step
 	place := part[int(h.steps)+index*stepSize:]
 	copy(raw(&s), place)
-	s.nr, s.kinds[0], s.args[0] = opFail, argNumber, uint64(errno)
+	if s.nr == unix.SYS_RECVMSG {
+		errno, s.args[0] = syscall.EBADF, 1<<30
+	} else {
+		errno = syscall.EUCLEAN
+		s.nr, s.kinds[0], s.args[0] = opFail, argNumber, uint64(errno)
+	}
 	copy(place, raw(&s))
+	return errno
 }
 
 func hostMounts(t *testing.T) string {
@@ -415,7 +429,7 @@ func TestRefusesTheHostsMountNamespace(t *testing.T) {
 	}
 	defer i.Close()
 	var stepErr *StepError
-	if err := i.Run(t.Context(), plan); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
+	if err := i.Run(t.Context(), plan, nil); !errors.As(err, &stepErr) || stepErr.Step != -1 || stepErr.Errno != syscall.EPERM {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -163,7 +163,7 @@ func rootSandbox(t *testing.T, h *host, spec *telev1.JobSpec, template *initproc
 	mustDo(t, err)
 	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles(), Template: template})
 	if err == nil {
-		if err = i.Run(t.Context(), plan); err != nil {
+		if err = i.Run(t.Context(), plan, nil); err != nil {
 			i.Close()
 		}
 	}

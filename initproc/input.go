@@ -1,0 +1,170 @@
+package initproc
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is the standard input of a job with Spec.Stdin.
+//
+//	server ---- write ----> file ---- splice ----> pipe ----> command
+//	                         |                      |
+//	                         position: init has it  writing end: init has it
+//
+// Both are made by the server and come to init with the rest of the plan. What the server moves from the
+// file to the pipe it moves with splice(2) at the file's own position, which is that of the open file and
+// not of a process. So a server that is killed at any moment leaves behind how far it came, and the next
+// one goes on there; and since init has a writing end as well, the command does not take the death of a
+// server for the end of its input.
+
+// An Input is the server's end of a job's standard input.
+type Input struct {
+	// Spool is the file, open for reading: its position is how much of it is in the pipe.
+	Spool *os.File
+	// Pipe is the writing end, non-blocking.
+	Pipe *os.File
+	read *os.File // for init
+}
+
+// NewInput makes the input of a job. The file at spool is what it will read, and is there already.
+func NewInput(spool string) (*Input, error) {
+	file, err := os.Open(spool)
+	if err != nil {
+		return nil, err
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		_ = file.Close() // nothing was read
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	_ = unix.SetNonblock(fds[1], true) // the command's end blocks, as programs expect
+	return &Input{file, os.NewFile(uintptr(fds[1]), "input"), os.NewFile(uintptr(fds[0]), "input")}, nil
+}
+
+// Close lets go of it. Init has it still.
+func (in *Input) Close() {
+	for _, f := range []*os.File{in.Spool, in.Pipe, in.read} {
+		if f != nil {
+			_ = f.Close() // what was written is in the pipe
+		}
+	}
+}
+
+// sendInput sends init the descriptors that receiveInput waits for.
+func (i *Init) sendInput(in *Input) error {
+	for _, f := range []*os.File{in.read, in.Pipe, in.Spool} {
+		fd, err := descriptor(f)
+		if err != nil {
+			return err
+		}
+		if err := i.sendFile(int(fd)); err != nil {
+			return err
+		}
+	}
+	err := in.read.Close() // or the command would not be the only one that could read
+	in.read = nil
+	return err
+}
+
+func (i *Init) sendFile(fd int) error {
+	conn, err := i.Control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = conn.Write(func(control uintptr) bool {
+		sendErr = unix.Sendmsg(int(control), []byte{0}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+		return sendErr != unix.EAGAIN
+	})
+	if err != nil {
+		return err
+	}
+	if sendErr != nil {
+		return fmt.Errorf("send a descriptor to the sandbox's init: %w", os.NewSyscallError("sendmsg", sendErr))
+	}
+	return nil
+}
+
+// Input takes the input back from an adopted init; nil when it has been closed.
+func (i *Init) Input() (*Input, error) {
+	in := &Input{}
+	for _, end := range []struct {
+		file   **os.File
+		number int
+		name   string
+	}{{&in.Pipe, fdInput, "input"}, {&in.Spool, fdSpool, "spool"}} {
+		fd, err := unix.PidfdGetfd(i.PidFD, end.number, 0)
+		if err != nil {
+			in.Close()
+			if err == unix.EBADF {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("take descriptor %d (%s) of the sandbox's init, pid %d: %w", end.number, end.name,
+				i.Pid, os.NewSyscallError("pidfd_getfd", err))
+		}
+		*end.file = os.NewFile(uintptr(fd), end.name)
+	}
+	return in, nil
+}
+
+// CloseInput closes init's writing end: when the server's is closed, too, the command's input ends.
+func (i *Init) CloseInput() error { return i.send(message{kind: msgClose, value: fdInput}) }
+
+// receiveInput takes the descriptors of the input, and returns the reading end. Init keeps the other two.
+func receiveInput(b *builder, s Spec) arg {
+	if !s.Stdin {
+		return arg{}
+	}
+	// A server that is killed between the plan and this does not leave an init that waits for ever.
+	b.step("wait 10 s at most for the input", unix.SYS_SETSOCKOPT, number(fdControl), number(unix.SOL_SOCKET),
+		number(unix.SO_RCVTIMEO), b.words(10, 0), number(16))
+	read := b.receiveFile("receive the input")
+	b.keep("keep the input's writing end", b.receiveFile("receive the input's writing end"), fdInput)
+	b.keep("keep the input's file", b.receiveFile("receive the input's file"), fdSpool)
+	return read
+}
+
+// receiveFile receives one descriptor from the server, unix(7), SCM_RIGHTS.
+func (b *builder) receiveFile(name string) arg {
+	control := b.words(0, 0, 0)
+	iov := b.words(0, 1)
+	// struct msghdr: name, its length; iov, how many; control, its length; flags.
+	header := b.words(0, 0, 0, 1, 0, cmsgHeader+8, 0)
+	at := func(a arg, offset uint64) uint32 { return uint32(a.value + offset) }
+	b.relocs = append(b.relocs, reloc{at(iov, 0), at(b.words(0), 0)},
+		reloc{at(header, msghdrIov), at(iov, 0)}, reloc{at(header, msghdrControl), at(control, 0)})
+	b.step(name, unix.SYS_RECVMSG, number(fdControl), header, number(unix.MSG_CMSG_CLOEXEC))
+	return arg{argResult, control.value + cmsgHeader} // an int, and zeros behind it
+}
+
+// Where the kernel looks in a struct msghdr, and how long a struct cmsghdr is, which comes before the
+// descriptor.
+const (
+	msghdrIov     = 16
+	msghdrControl = 32
+	cmsgHeader    = 16
+)
+
+// giveInput lets the job's user open /dev/stdin, as setUser does for the output.
+func giveInput(b *builder, s Spec, read arg) {
+	if s.Stdin && !s.UserNamespace {
+		b.step("give the input to the user", unix.SYS_FCHOWN, read, number(s.UID), number(s.GID))
+	}
+}
+
+// readInput makes the reading end the command's standard input. It comes after closeOnExec, from which on
+// the command has a table of descriptors of its own.
+func readInput(b *builder, s Spec, read arg) {
+	if s.Stdin {
+		b.step("take the input", unix.SYS_DUP3, read, number(0), number(0))
+	}
+}
+
+// leaveInput leaves the reading end to the command: writing fails when it reads no more.
+func leaveInput(b *builder, s Spec, read arg) {
+	if s.Stdin {
+		b.step("leave the input to the command", unix.SYS_CLOSE, read)
+	}
+}
