@@ -81,7 +81,7 @@ func run(args []string) int {
 		}
 		name, grammar = "tele", grammarFor(args)
 	}
-	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr}
+	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
 		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
 		kong.Configuration(server.LoadConfig), kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide, "uid_range": server.DefaultUIDRange},

@@ -265,6 +265,19 @@ func (c *Client) Stop(ctx context.Context, id, signal string, grace time.Duratio
 	return r.GetJob(), err
 }
 
+// Signal sends a signal to a running job, to its command and what that started in its process group if
+// target says nothing else, and returns the job as it was then. When it has to ask again, the job gets the
+// signal again.
+func (c *Client) Signal(ctx context.Context, id, signal string, target telev1.SignalTarget) (*telev1.Job, error) {
+	id, err := c.fullID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := unary(ctx, c.link, "the job may have got the signal; see: tele status "+id, c.jobs.Signal,
+		&telev1.SignalRequest{JobId: id, Signal: signal, Target: target})
+	return r.GetJob(), err
+}
+
 // Wait returns a job when it has ended.
 func (c *Client) Wait(ctx context.Context, id string) (*telev1.Job, error) {
 	id, err := c.fullID(ctx, id)

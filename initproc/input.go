@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,49 @@ func NewInput(spool string) (*Input, error) {
 	}
 	_ = unix.SetNonblock(fds[1], true) // the command's end blocks, as programs expect
 	return &Input{file, os.NewFile(uintptr(fds[1]), "input"), os.NewFile(uintptr(fds[0]), "input")}, nil
+}
+
+// Move moves up to n bytes of the file to the pipe, and waits while that is full. It fails with EPIPE when
+// nobody reads any more, and with os.ErrClosed after Close.
+func (in *Input) Move(n int64) (moved int64, err error) {
+	conn, err := in.Pipe.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	spool, err := descriptor(in.Spool)
+	if err != nil {
+		return 0, err
+	}
+	var spliceErr error
+	err = conn.Write(func(pipe uintptr) bool {
+		for {
+			moved, spliceErr = unix.Splice(int(spool), nil, int(pipe), nil, int(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+			if spliceErr != unix.EINTR {
+				return spliceErr != unix.EAGAIN
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	if spliceErr != nil {
+		return 0, os.NewSyscallError("splice", spliceErr)
+	}
+	return moved, nil
+}
+
+// Read is how many bytes of the file the command has read.
+func (in *Input) Read() (int64, error) {
+	moved, err := in.Spool.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	pipe, err := descriptor(in.Pipe)
+	if err != nil {
+		return 0, err
+	}
+	waiting, err := unix.IoctlGetInt(int(pipe), unix.TIOCINQ)
+	return moved - int64(waiting), err
 }
 
 // Close lets go of it. Init has it still.

@@ -35,6 +35,12 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
 	case errors.Is(err, job.ErrNotEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
+	case errors.Is(err, job.ErrEnded):
+		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))
+	case errors.Is(err, job.ErrNoInput):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NO_INPUT"))
+	case errors.Is(err, job.ErrInputLost):
+		return detailed(codes.FailedPrecondition, err.Error(), info("INPUT_LOST"))
 	case errors.Is(err, job.ErrOutputRemoved):
 		return detailed(codes.FailedPrecondition, err.Error(), info("OUTPUT_REMOVED"))
 	case errors.Is(err, job.ErrNoOverlay):
@@ -47,7 +53,7 @@ func toStatus(err error) error {
 		return status.Error(codes.ResourceExhausted, "the server has as many files open as it may; raise LimitNOFILE= of its unit or ulimit -n: "+err.Error())
 	case errors.Is(err, job.ErrTooMany), errors.Is(err, job.ErrFiles):
 		return status.Error(codes.ResourceExhausted, err.Error())
-	case errors.Is(err, output.ErrOffset):
+	case errors.Is(err, output.ErrOffset), errors.Is(err, job.ErrInputOffset):
 		return status.Error(codes.OutOfRange, err.Error())
 	case errors.Is(err, job.ErrClosing):
 		return status.Error(codes.Unavailable, err.Error())

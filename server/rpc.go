@@ -72,6 +72,18 @@ func (s *service) find(ctx context.Context, id string) (*job.Job, error) {
 	return j, nil
 }
 
+// controlled finds a job that the caller may do something to.
+func (s *service) controlled(ctx context.Context, id, what string) (*job.Job, error) {
+	j, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if who := caller(ctx); !who.Controls(j.Owner()) {
+		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not %s", who, what)
+	}
+	return j, nil
+}
+
 func (s *service) Get(ctx context.Context, r *telev1.GetRequest) (*telev1.GetResponse, error) {
 	j, err := s.find(ctx, r.JobId)
 	if err != nil {
@@ -101,18 +113,13 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 }
 
 func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.StopResponse, error) {
-	j, err := s.find(ctx, r.JobId)
+	j, err := s.controlled(ctx, r.JobId, "stop it")
 	if err != nil {
 		return nil, err
 	}
-	who := caller(ctx)
-	if !who.Controls(j.Owner()) {
-		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not stop it", who)
-	}
-	signal, ok := parseSignal(r.Signal)
-	if !ok {
-		return nil, toStatus(&job.BadRequest{Field: "signal",
-			Why: job.Quote(r.Signal) + " is no signal; write it like TERM, SIGTERM or 15"})
+	signal, err := parseSignal(r.Signal)
+	if err != nil {
+		return nil, toStatus(err)
 	}
 	grace := 10 * time.Second
 	if r.Grace != nil {
@@ -121,26 +128,50 @@ func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.Stop
 		}
 		grace = r.Grace.AsDuration()
 	}
-	if err := j.Stop(signal, grace, who.Name); err != nil {
+	if err := j.Stop(signal, grace, caller(ctx).Name); err != nil {
 		return nil, toStatus(err)
 	}
 	ended, err := j.Wait(ctx)
 	return &telev1.StopResponse{Job: ended}, toStatus(err)
 }
 
-func parseSignal(text string) (syscall.Signal, bool) {
+// parseSignal reads a name or a number; empty is TERM.
+func parseSignal(text string) (syscall.Signal, error) {
 	if text == "" {
-		return unix.SIGTERM, true
+		return unix.SIGTERM, nil
 	}
-	if n, err := strconv.Atoi(text); err == nil {
-		return syscall.Signal(n), n > 0 && n < 65
+	if n, err := strconv.Atoi(text); err == nil && n > 0 && n < 65 {
+		return syscall.Signal(n), nil
 	}
 	name := strings.ToUpper(text)
 	if !strings.HasPrefix(name, "SIG") {
 		name = "SIG" + name
 	}
-	signal := unix.SignalNum(name)
-	return signal, signal != 0
+	if signal := unix.SignalNum(name); signal != 0 {
+		return signal, nil
+	}
+	return 0, &job.BadRequest{Field: "signal", Why: job.Quote(text) + " is no signal; write it like TERM, SIGTERM or 15"}
+}
+
+func (s *service) Signal(ctx context.Context, r *telev1.SignalRequest) (*telev1.SignalResponse, error) {
+	j, err := s.controlled(ctx, r.JobId, "send it signals")
+	if err != nil {
+		return nil, err
+	}
+	if r.Signal == "" {
+		return nil, toStatus(&job.BadRequest{Field: "signal", Why: "is empty; write it like INT, SIGINT or 2"})
+	}
+	signal, err := parseSignal(r.Signal)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if _, known := telev1.SignalTarget_name[int32(r.Target)]; !known {
+		return nil, toStatus(&job.BadRequest{Field: "target", Why: "is unknown"})
+	}
+	if err := j.Signal(signal, r.Target, caller(ctx).Name); err != nil {
+		return nil, toStatus(err)
+	}
+	return &telev1.SignalResponse{Job: j.Snapshot()}, nil
 }
 
 func (s *service) Wait(ctx context.Context, r *telev1.WaitRequest) (*telev1.WaitResponse, error) {
@@ -153,12 +184,9 @@ func (s *service) Wait(ctx context.Context, r *telev1.WaitRequest) (*telev1.Wait
 }
 
 func (s *service) Remove(ctx context.Context, r *telev1.RemoveRequest) (*telev1.RemoveResponse, error) {
-	j, err := s.find(ctx, r.JobId)
+	j, err := s.controlled(ctx, r.JobId, "remove it")
 	if err != nil {
 		return nil, err
-	}
-	if who := caller(ctx); !who.Controls(j.Owner()) {
-		return nil, status.Errorf(codes.PermissionDenied, "%s may see this job, but not remove it", who)
 	}
 	was := j.Snapshot() // what there is of it may be on disk
 	if err := s.table.Remove(j); err != nil {

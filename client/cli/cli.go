@@ -11,8 +11,11 @@ import (
 	"github.com/telerun/tele/client"
 )
 
-// Streams are where a command writes.
-type Streams struct{ Out, Err io.Writer }
+// Streams are where a command writes, and what it reads.
+type Streams struct {
+	Out, Err io.Writer
+	In       io.Reader
+}
 
 // Connection are the flags that say which server, and as whom.
 type Connection struct {
@@ -59,6 +62,8 @@ type Commands struct {
 	Status Status `cmd:"" help:"Show jobs."`
 	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
+	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
+	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
 	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`

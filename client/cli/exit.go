@@ -106,6 +106,9 @@ func unavailable(text, addr string) string {
 		strings.TrimPrefix(cause, "transport: Error while dialing: "), whereElse)
 }
 
+// reasonOf is the reason in an answer of the server, like ENDED; empty when there is none.
+func reasonOf(err error) string { return reason(status.Convert(err)) }
+
 func reason(s *status.Status) string {
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

@@ -86,6 +86,33 @@ func (s *stamper) write(data []byte, at time.Time) error {
 	return err
 }
 
+// Kill is `tele kill`.
+type Kill struct {
+	Connection
+	Signal string   `short:"s" help:"The signal, like INT or 2." default:"TERM"`
+	Whom   string   `help:"Who gets it: group (the command and what it started in its process group, as from a terminal), command (it alone) or all." enum:"group,command,all" default:"group"`
+	IDs    []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+var signalTargets = map[string]telev1.SignalTarget{
+	"group":   telev1.SignalTarget_SIGNAL_TARGET_GROUP,
+	"command": telev1.SignalTarget_SIGNAL_TARGET_COMMAND,
+	"all":     telev1.SignalTarget_SIGNAL_TARGET_ALL,
+}
+
+// Run sends the signal.
+func (k *Kill) Run(ctx context.Context, streams Streams) error {
+	c, err := k.dial(streams)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return each(ctx, k.IDs, func(ctx context.Context, id string) error {
+		_, err := c.Signal(ctx, id, k.Signal, signalTargets[k.Whom])
+		return err
+	})
+}
+
 // Stop is `tele stop`.
 type Stop struct {
 	Connection

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -27,6 +26,7 @@ type Spec struct {
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
@@ -41,7 +41,7 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 		command = command[1:]
 	}
 	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
-		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog,
+		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
@@ -85,6 +85,7 @@ func refused(r *telev1.RefusedCall) string {
 type Run struct {
 	Connection
 	Spec
+	Session
 	Detach bool `short:"d" help:"Print the job's id and return." xor:"end"`
 	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing." xor:"end"`
 	Usage  bool `help:"Print at the end, on stderr, what the job used." xor:"end"`
@@ -106,34 +107,30 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		fmt.Fprint(streams.Out, plan)
 		return err
 	}
-	job, err := c.Start(ctx, spec)
+	if r.Detach {
+		job, err := c.Start(ctx, spec)
+		if err != nil {
+			return err
+		}
+		warn(streams, job)
+		fmt.Fprintln(streams.Out, job.Id)
+		return nil
+	}
+	s := r.open(ctx, c, streams)
+	defer s.close()
+	job, err := s.start(spec)
 	if err != nil {
 		return err
 	}
 	warn(streams, job)
-	if r.Detach {
-		fmt.Fprintln(streams.Out, job.Id)
-		return nil
-	}
-	o := client.OutputOptions{Follow: true, Event: tell(streams, job.GetSpec().GetOutputLimit())}
-	ended, err := c.Output(ctx, job.Id, o, streams.Out, streams.Err)
-	var lost *client.LostError // says the same
-	if err != nil && !errors.As(err, &lost) {
-		return fmt.Errorf("%w (the job goes on; see it again with: tele logs %s)", err, job.Id)
-	}
+	ended, err := s.follow(job, client.OutputOptions{})
 	if err != nil {
 		return err
 	}
 	if r.Usage {
 		fmt.Fprint(streams.Err, usageText(ended.GetUsage()))
 	}
-	if ended.GetReason() != telev1.Reason_REASON_EXITED {
-		fmt.Fprintf(streams.Err, "tele: job %s: %s\n", ended.GetId(), ended.GetMessage())
-	}
-	for _, r := range ended.GetRefused() {
-		fmt.Fprintf(streams.Err, "tele: job %s: refused: %s\n", ended.GetId(), refused(r))
-	}
-	return exitOf(ended)
+	return s.tell(ended)
 }
 
 // Start is `tele start`.

@@ -34,6 +34,7 @@ type Job struct {
 	// It runs as a user that was asked for, whom others may run as too.
 	namedUser bool
 	overlay   bool          // its root is writable
+	stdin     bool          // it has a standard input
 	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
@@ -51,18 +52,20 @@ type Job struct {
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
 	refused refusals
+	input   *input   // while it runs, where it has one
 	upper   *os.File // what it changes in its root, while it runs
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
+		stdin:   record.Job.Spec.GetStdin(),
 		created: record.Job.CreatedAt.AsTime().UnixNano(),
 		made:    make(chan struct{}), done: make(chan struct{})}
 }
 
 // files is how many descriptors the server has open for the job while it runs, but for its output:
-// init's pidfd and socket and two pipes; the upper layer; the listener.
+// init's pidfd and socket and two pipes; the upper layer; the listener; the input's file twice and its pipe.
 func (j *Job) files() int {
 	n := 4
 	if j.overlay {
@@ -70,6 +73,9 @@ func (j *Job) files() int {
 	}
 	if j.listens {
 		n++
+	}
+	if j.stdin {
+		n += 3
 	}
 	return n
 }
@@ -90,6 +96,9 @@ func (j *Job) Snapshot() *telev1.Job {
 	job := proto.Clone(j.record.Job).(*telev1.Job)
 	out, errs := j.log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
+	if j.input != nil {
+		job.StdinBytes = uint64(j.input.accepted.Load())
+	}
 	if j.refused.calls != nil {
 		job.Refused = slices.Clone(j.refused.calls)
 	}
@@ -177,6 +186,52 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 	if grace > 0 {
 		_ = j.init.SignalAll(signal) // an init that is gone ends the job anyway
 	}
+	return nil
+}
+
+// ErrEnded is returned for what only a running job can be asked.
+var ErrEnded = errors.New("the job has ended")
+
+// Signal sends a signal to those of the job's processes that target names. The record says so before: a
+// command that ends of it was ended by whom.
+func (j *Job) Signal(signal syscall.Signal, target telev1.SignalTarget, by string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	err := j.amendLocked(func(r *recordv1.Record) bool {
+		changed := r.Signal != int32(signal) || r.SignalBy != by
+		r.Signal, r.SignalBy = int32(signal), by
+		return changed
+	})
+	if err != nil && !noSpace(err) {
+		return err
+	}
+	switch target {
+	case telev1.SignalTarget_SIGNAL_TARGET_COMMAND:
+		err = j.init.Signal(signal)
+	case telev1.SignalTarget_SIGNAL_TARGET_ALL:
+		err = j.init.SignalAll(signal)
+	default:
+		err = j.init.SignalGroup(signal)
+	}
+	if errors.Is(err, unix.EPIPE) {
+		return ErrEnded
+	}
+	return err
+}
+
+// amendLocked changes the record of a running job, when change says that there is something to write.
+func (j *Job) amendLocked(change func(*recordv1.Record) bool) error {
+	if j.endedLocked() || j.ending || j.init == nil {
+		return ErrEnded
+	}
+	next := proto.Clone(j.record).(*recordv1.Record)
+	if !change(next) {
+		return nil
+	}
+	if err := writeRecord(j.dir, next); err != nil {
+		return err
+	}
+	j.record = next
 	return nil
 }
 
@@ -301,6 +356,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	out, errs := log.Sizes()
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	job.DroppedBytes = uint64(log.Dropped())
+	job.StdinBytes = j.closeInput()
 	verdict(record, exit, waitErr)
 	if err := j.keepDiff(); err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
@@ -348,6 +404,7 @@ func (j *Job) leave() {
 // letGo gives back what this server holds of a running job.
 func (j *Job) letGo() {
 	j.closeUpper()
+	j.shutInput(ErrClosing)
 	j.init.Detach()
 	if j.log != nil {
 		_ = j.log.Close() // readers go on

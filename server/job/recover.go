@@ -187,6 +187,9 @@ func (t *Table) adopt(j *Job) (err error) {
 	if err := j.openUpper(); err != nil {
 		return err
 	}
+	if err := j.openInput(); err != nil {
+		return err
+	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
 	j.askAgain()
 	j.watch()

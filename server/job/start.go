@@ -153,6 +153,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
 		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
+		Stdin:       r.spec.Stdin,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
 	}
 	spec.Mounts = r.where.mounts
@@ -203,7 +204,11 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 		return err
 	}
 	s.mark("record written")
-	if err := j.init.Run(ctx, s.plan); err != nil {
+	in, err := j.makeInput()
+	if err != nil {
+		return err
+	}
+	if err := j.init.Run(ctx, s.plan, in); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {
@@ -276,6 +281,7 @@ func (j *Job) setRunning() error {
 func (j *Job) undo() error {
 	var errs []error
 	j.closeUpper()
+	j.shutInput(ErrInputClosed)
 	if j.init != nil {
 		j.init.Close()
 	}

@@ -37,6 +37,8 @@ func verdict(record *recordv1.Record, exit initproc.Exit, waitErr error) {
 	switch stop := record.Stop; {
 	case stop != nil:
 		job.Reason, job.Message = stop.Reason, stop.Message
+	case job.Signal != 0 && job.Signal == record.Signal:
+		job.Reason, job.Message = telev1.Reason_REASON_STOPPED, job.Message+", which "+record.SignalBy+" sent"
 	case job.Usage.GetOomKills() > 0 && code != 0:
 		job.Reason = telev1.Reason_REASON_OOM_KILLED
 		job.Message = fmt.Sprintf("the kernel killed %d of its processes at the memory limit", job.Usage.GetOomKills())

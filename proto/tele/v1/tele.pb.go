@@ -13,8 +13,8 @@
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
-//                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
-//                        DIFF_UNKNOWN
+//                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
+//                        DIFF_UNKNOWN, NO_INPUT or INPUT_LOST
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -243,6 +243,64 @@ func (Reason) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
+// SignalTarget is who of a job gets a signal.
+type SignalTarget int32
+
+const (
+	// The same as GROUP.
+	SignalTarget_SIGNAL_TARGET_UNSPECIFIED SignalTarget = 0
+	// The command and what it started in its process group: those that a
+	// terminal would send it to.
+	SignalTarget_SIGNAL_TARGET_GROUP SignalTarget = 1
+	// The command alone.
+	SignalTarget_SIGNAL_TARGET_COMMAND SignalTarget = 2
+	// Every process of the job.
+	SignalTarget_SIGNAL_TARGET_ALL SignalTarget = 3
+)
+
+// Enum value maps for SignalTarget.
+var (
+	SignalTarget_name = map[int32]string{
+		0: "SIGNAL_TARGET_UNSPECIFIED",
+		1: "SIGNAL_TARGET_GROUP",
+		2: "SIGNAL_TARGET_COMMAND",
+		3: "SIGNAL_TARGET_ALL",
+	}
+	SignalTarget_value = map[string]int32{
+		"SIGNAL_TARGET_UNSPECIFIED": 0,
+		"SIGNAL_TARGET_GROUP":       1,
+		"SIGNAL_TARGET_COMMAND":     2,
+		"SIGNAL_TARGET_ALL":         3,
+	}
+)
+
+func (x SignalTarget) Enum() *SignalTarget {
+	p := new(SignalTarget)
+	*p = x
+	return p
+}
+
+func (x SignalTarget) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SignalTarget) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[3].Descriptor()
+}
+
+func (SignalTarget) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[3]
+}
+
+func (x SignalTarget) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SignalTarget.Descriptor instead.
+func (SignalTarget) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+}
+
 // OutputStream is one of a job's output streams.
 type OutputStream int32
 
@@ -280,11 +338,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[3].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[3]
+	return &file_tele_v1_tele_proto_enumTypes[4]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -293,7 +351,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 // OutputEvent is what can happen to output.
@@ -329,11 +387,11 @@ func (x OutputEvent) String() string {
 }
 
 func (OutputEvent) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
 }
 
 func (OutputEvent) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[4]
+	return &file_tele_v1_tele_proto_enumTypes[5]
 }
 
 func (x OutputEvent) Number() protoreflect.EnumNumber {
@@ -342,7 +400,7 @@ func (x OutputEvent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputEvent.Descriptor instead.
 func (OutputEvent) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 // ChangeKind is what can happen to a file.
@@ -387,11 +445,11 @@ func (x ChangeKind) String() string {
 }
 
 func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
 }
 
 func (ChangeKind) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[5]
+	return &file_tele_v1_tele_proto_enumTypes[6]
 }
 
 func (x ChangeKind) Number() protoreflect.EnumNumber {
@@ -400,7 +458,7 @@ func (x ChangeKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeKind.Descriptor instead.
 func (ChangeKind) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 // JobSpec is what the submitter asks for.
@@ -463,7 +521,10 @@ type JobSpec struct {
 	// Whom the job runs as, NAME or UID of the server's machine, with :GID for
 	// another group than the user's own; only as far as the server allows. Empty
 	// is a user of the job's own.
-	User          string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
+	// The job has a standard input, which WriteInput writes to; it waits until
+	// somebody does. Else it reads nothing, from /dev/null.
+	Stdin         bool `protobuf:"varint,15,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +655,13 @@ func (x *JobSpec) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *JobSpec) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
 }
 
 // Mount is a file or directory of the server's machine that a job sees. Both
@@ -877,7 +945,10 @@ type Job struct {
 	// order in which each was met first. At most 64; what comes after them is
 	// counted together, as "others". The counts may be too low after a server
 	// was killed, and too high where signals interrupted the calls.
-	Refused       []*RefusedCall `protobuf:"bytes,18,rep,name=refused,proto3" json:"refused,omitempty"`
+	Refused []*RefusedCall `protobuf:"bytes,18,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Bytes of standard input that the server has for it, of which the command
+	// may have read less.
+	StdinBytes    uint64 `protobuf:"varint,19,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1036,6 +1107,13 @@ func (x *Job) GetRefused() []*RefusedCall {
 		return x.Refused
 	}
 	return nil
+}
+
+func (x *Job) GetStdinBytes() uint64 {
+	if x != nil {
+		return x.StdinBytes
+	}
+	return 0
 }
 
 // RefusedCall is a system call that the job's seccomp filter refused.
@@ -1842,6 +1920,255 @@ func (x *StopResponse) GetJob() *Job {
 	return nil
 }
 
+// SignalRequest is a signal for a job.
+type SignalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// A name as in signal(7), with or without SIG, or a number.
+	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// Who gets it.
+	Target        SignalTarget `protobuf:"varint,3,opt,name=target,proto3,enum=tele.v1.SignalTarget" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalRequest) Reset() {
+	*x = SignalRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalRequest) ProtoMessage() {}
+
+func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
+func (*SignalRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SignalRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetTarget() SignalTarget {
+	if x != nil {
+		return x.Target
+	}
+	return SignalTarget_SIGNAL_TARGET_UNSPECIFIED
+}
+
+// SignalResponse is the job as it was when the signal was sent.
+type SignalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalResponse) Reset() {
+	*x = SignalResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalResponse) ProtoMessage() {}
+
+func (x *SignalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
+func (*SignalResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SignalResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// WriteInputRequest is a piece of input.
+type WriteInputRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message: the job's id or a unique prefix of it.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// In the first message: names this writer, at most 64 bytes, random.
+	Writer string `protobuf:"bytes,2,opt,name=writer,proto3" json:"writer,omitempty"`
+	// How many bytes of this writer come before data. Less than what the server
+	// has is not an error: what it has is left out. More is OUT_OF_RANGE.
+	Offset uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Raw bytes, at most 1 MiB.
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// After data there is no more, from any writer: the command reads the end of
+	// its input.
+	End           bool `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteInputRequest) Reset() {
+	*x = WriteInputRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteInputRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteInputRequest) ProtoMessage() {}
+
+func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
+func (*WriteInputRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WriteInputRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *WriteInputRequest) GetWriter() string {
+	if x != nil {
+		return x.Writer
+	}
+	return ""
+}
+
+func (x *WriteInputRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *WriteInputRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *WriteInputRequest) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// WriteInputResponse says what the server has.
+type WriteInputResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes of this writer.
+	Accepted uint64 `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// No more is wanted: the input was ended, the job closed it, or has ended.
+	Closed        bool `protobuf:"varint,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteInputResponse) Reset() {
+	*x = WriteInputResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteInputResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteInputResponse) ProtoMessage() {}
+
+func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
+func (*WriteInputResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WriteInputResponse) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *WriteInputResponse) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 // WaitRequest names a job.
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1853,7 +2180,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2192,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2205,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -1899,7 +2226,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2238,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2251,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -1959,7 +2286,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2298,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2311,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -2052,7 +2379,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2391,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2404,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -2133,7 +2460,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2472,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2485,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -2179,7 +2506,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2518,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2531,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -2225,7 +2552,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2564,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2577,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -2273,7 +2600,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2612,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2625,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2326,7 +2653,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2665,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2678,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -2376,7 +2703,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2715,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2728,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2438,7 +2765,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2777,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2790,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -2489,7 +2816,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2828,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2841,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -2535,7 +2862,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2874,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2887,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -2612,7 +2939,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2951,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2964,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Timing) GetJobId() string {
@@ -2688,7 +3015,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3027,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3040,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Mark) GetStep() string {
@@ -2734,7 +3061,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x04\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x04\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -2751,7 +3078,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04root\x18\v \x01(\tR\x04root\x12\x1b\n" +
 	"\troot_size\x18\f \x01(\tR\brootSize\x12&\n" +
 	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
-	"\x04user\x18\x0e \x01(\tR\x04user\x1a6\n" +
+	"\x04user\x18\x0e \x01(\tR\x04user\x12\x14\n" +
+	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
@@ -2770,7 +3098,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xc9\x05\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xea\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -2792,7 +3120,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\fstderr_bytes\x18\x0f \x01(\x04R\vstderrBytes\x12#\n" +
 	"\rdropped_bytes\x18\x10 \x01(\x04R\fdroppedBytes\x12%\n" +
 	"\x0eoutput_removed\x18\x11 \x01(\bR\routputRemoved\x12.\n" +
-	"\arefused\x18\x12 \x03(\v2\x14.tele.v1.RefusedCallR\arefusedB\f\n" +
+	"\arefused\x18\x12 \x03(\v2\x14.tele.v1.RefusedCallR\arefused\x12\x1f\n" +
+	"\vstdin_bytes\x18\x13 \x01(\x04R\n" +
+	"stdinBytesB\f\n" +
 	"\n" +
 	"_exit_code\"M\n" +
 	"\vRefusedCall\x12\x12\n" +
@@ -2871,7 +3201,22 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12/\n" +
 	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\".\n" +
 	"\fStopResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"$\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"m\n" +
+	"\rSignalRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signal\x12-\n" +
+	"\x06target\x18\x03 \x01(\x0e2\x15.tele.v1.SignalTargetR\x06target\"0\n" +
+	"\x0eSignalResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x80\x01\n" +
+	"\x11WriteInputRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
+	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\bR\x03end\"H\n" +
+	"\x12WriteInputResponse\x12\x1a\n" +
+	"\baccepted\x18\x01 \x01(\x04R\baccepted\x12\x16\n" +
+	"\x06closed\x18\x02 \x01(\bR\x06closed\"$\n" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
@@ -2951,7 +3296,12 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x10REASON_TIMED_OUT\x10\x05\x12\x17\n" +
 	"\x13REASON_OUTPUT_LIMIT\x10\x06\x12\x17\n" +
 	"\x13REASON_START_FAILED\x10\a\x12\x0f\n" +
-	"\vREASON_LOST\x10\b*a\n" +
+	"\vREASON_LOST\x10\b*x\n" +
+	"\fSignalTarget\x12\x1d\n" +
+	"\x19SIGNAL_TARGET_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13SIGNAL_TARGET_GROUP\x10\x01\x12\x19\n" +
+	"\x15SIGNAL_TARGET_COMMAND\x10\x02\x12\x15\n" +
+	"\x11SIGNAL_TARGET_ALL\x10\x03*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -2964,13 +3314,16 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xd6\x04\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xdc\x05\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
 	"\x03Get\x12\x13.tele.v1.GetRequest\x1a\x14.tele.v1.GetResponse\x123\n" +
 	"\x04List\x12\x14.tele.v1.ListRequest\x1a\x15.tele.v1.ListResponse\x123\n" +
-	"\x04Stop\x12\x14.tele.v1.StopRequest\x1a\x15.tele.v1.StopResponse\x123\n" +
+	"\x04Stop\x12\x14.tele.v1.StopRequest\x1a\x15.tele.v1.StopResponse\x129\n" +
+	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x12I\n" +
+	"\n" +
+	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x123\n" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
@@ -2990,112 +3343,123 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
-	(OutputStream)(0),             // 3: tele.v1.OutputStream
-	(OutputEvent)(0),              // 4: tele.v1.OutputEvent
-	(ChangeKind)(0),               // 5: tele.v1.ChangeKind
-	(*JobSpec)(nil),               // 6: tele.v1.JobSpec
-	(*Mount)(nil),                 // 7: tele.v1.Mount
-	(*Limits)(nil),                // 8: tele.v1.Limits
-	(*LimitStatus)(nil),           // 9: tele.v1.LimitStatus
-	(*Job)(nil),                   // 10: tele.v1.Job
-	(*RefusedCall)(nil),           // 11: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 12: tele.v1.Usage
-	(*StartRequest)(nil),          // 13: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 14: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 15: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 16: tele.v1.GetResponse
-	(*Cause)(nil),                 // 17: tele.v1.Cause
-	(*ListRequest)(nil),           // 18: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 19: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 20: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 21: tele.v1.StopResponse
-	(*WaitRequest)(nil),           // 22: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 23: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 24: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 25: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 26: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 27: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 28: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 29: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 30: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 31: tele.v1.DiffResponse
-	(*Change)(nil),                // 32: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 33: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 34: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 35: tele.v1.Timing
-	(*Mark)(nil),                  // 36: tele.v1.Mark
-	nil,                           // 37: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(SignalTarget)(0),             // 3: tele.v1.SignalTarget
+	(OutputStream)(0),             // 4: tele.v1.OutputStream
+	(OutputEvent)(0),              // 5: tele.v1.OutputEvent
+	(ChangeKind)(0),               // 6: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 7: tele.v1.JobSpec
+	(*Mount)(nil),                 // 8: tele.v1.Mount
+	(*Limits)(nil),                // 9: tele.v1.Limits
+	(*LimitStatus)(nil),           // 10: tele.v1.LimitStatus
+	(*Job)(nil),                   // 11: tele.v1.Job
+	(*RefusedCall)(nil),           // 12: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 13: tele.v1.Usage
+	(*StartRequest)(nil),          // 14: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 15: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 16: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 17: tele.v1.GetResponse
+	(*Cause)(nil),                 // 18: tele.v1.Cause
+	(*ListRequest)(nil),           // 19: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 20: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 21: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 22: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 23: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 24: tele.v1.SignalResponse
+	(*WriteInputRequest)(nil),     // 25: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 26: tele.v1.WriteInputResponse
+	(*WaitRequest)(nil),           // 27: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 28: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 29: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 30: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 31: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 32: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 33: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 34: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 35: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 36: tele.v1.DiffResponse
+	(*Change)(nil),                // 37: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 38: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 39: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 40: tele.v1.Timing
+	(*Mark)(nil),                  // 41: tele.v1.Mark
+	nil,                           // 42: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	37, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	8,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	38, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	42, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	9,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	43, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	7,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	6,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	8,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	7,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	39, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	39, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	39, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	9,  // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	12, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	11, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	6,  // 14: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	10, // 15: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	10, // 16: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	17, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	44, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	44, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	44, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	10, // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	13, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	12, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	7,  // 14: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	11, // 15: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	11, // 16: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	18, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 18: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	10, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	38, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	10, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	10, // 22: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	3,  // 23: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	3,  // 24: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	39, // 25: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	10, // 26: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	4,  // 27: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	10, // 28: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	38, // 29: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	32, // 30: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	5,  // 31: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	35, // 32: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	39, // 33: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	36, // 34: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	38, // 35: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	13, // 36: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	15, // 37: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	18, // 38: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	20, // 39: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	22, // 40: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	24, // 41: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	26, // 42: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	28, // 43: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	30, // 44: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	33, // 45: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	14, // 46: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	16, // 47: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	19, // 48: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	21, // 49: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	23, // 50: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	25, // 51: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	27, // 52: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	29, // 53: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	31, // 54: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	34, // 55: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	46, // [46:56] is the sub-list for method output_type
-	36, // [36:46] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	11, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	43, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	11, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 22: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	11, // 23: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	11, // 24: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 25: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 26: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	44, // 27: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 28: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 29: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	11, // 30: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	43, // 31: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	37, // 32: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 33: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	40, // 34: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	44, // 35: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	41, // 36: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	43, // 37: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	14, // 38: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	16, // 39: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	19, // 40: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	21, // 41: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	23, // 42: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	25, // 43: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	27, // 44: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	29, // 45: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	31, // 46: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	33, // 47: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	35, // 48: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	38, // 49: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	15, // 50: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	17, // 51: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	20, // 52: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	22, // 53: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	24, // 54: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	26, // 55: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	28, // 56: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	30, // 57: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	32, // 58: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	34, // 59: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	36, // 60: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	39, // 61: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	50, // [50:62] is the sub-list for method output_type
+	38, // [38:50] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3105,14 +3469,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[18].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   32,
+			NumEnums:      7,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

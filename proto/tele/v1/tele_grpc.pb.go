@@ -13,8 +13,8 @@
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
-//                        NOT_ENDED, OUTPUT_REMOVED, NO_OVERLAY or
-//                        DIFF_UNKNOWN
+//                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
+//                        DIFF_UNKNOWN, NO_INPUT or INPUT_LOST
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -48,6 +48,8 @@ const (
 	JobService_Get_FullMethodName          = "/tele.v1.JobService/Get"
 	JobService_List_FullMethodName         = "/tele.v1.JobService/List"
 	JobService_Stop_FullMethodName         = "/tele.v1.JobService/Stop"
+	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
+	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
@@ -79,6 +81,18 @@ type JobServiceClient interface {
 	// caller that goes away does not stop the stopping. A job that has ended is
 	// returned as it is.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
+	// Signal sends a signal to a running job, and does no more: the job may end
+	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
+	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	// WriteInput is the standard input of a running job that was started with
+	// JobSpec.stdin. The first message names the job and the writer. The server
+	// answers it with how many bytes of this writer it has, and from then on
+	// after each message; what it has is not lost when the server is killed. A
+	// writer whose stream was cut makes another and goes on at that byte. Several
+	// may write to one job; what they send is not mixed within one message.
+	// The stream ends, with an answer that says so, when the job reads no more
+	// input or has ended.
+	WriteInput(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WriteInputRequest, WriteInputResponse], error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -149,6 +163,29 @@ func (c *jobServiceClient) Stop(ctx context.Context, in *StopRequest, opts ...gr
 	return out, nil
 }
 
+func (c *jobServiceClient) Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignalResponse)
+	err := c.cc.Invoke(ctx, JobService_Signal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) WriteInput(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WriteInputRequest, WriteInputResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[0], JobService_WriteInput_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WriteInputRequest, WriteInputResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WriteInputClient = grpc.BidiStreamingClient[WriteInputRequest, WriteInputResponse]
+
 func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WaitResponse)
@@ -161,7 +198,7 @@ func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...gr
 
 func (c *jobServiceClient) StreamOutput(ctx context.Context, in *StreamOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOutputResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[0], JobService_StreamOutput_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[1], JobService_StreamOutput_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -241,6 +278,18 @@ type JobServiceServer interface {
 	// caller that goes away does not stop the stopping. A job that has ended is
 	// returned as it is.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
+	// Signal sends a signal to a running job, and does no more: the job may end
+	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
+	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	// WriteInput is the standard input of a running job that was started with
+	// JobSpec.stdin. The first message names the job and the writer. The server
+	// answers it with how many bytes of this writer it has, and from then on
+	// after each message; what it has is not lost when the server is killed. A
+	// writer whose stream was cut makes another and goes on at that byte. Several
+	// may write to one job; what they send is not mixed within one message.
+	// The stream ends, with an answer that says so, when the job reads no more
+	// input or has ended.
+	WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -282,6 +331,12 @@ func (UnimplementedJobServiceServer) List(context.Context, *ListRequest) (*ListR
 }
 func (UnimplementedJobServiceServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
+}
+func (UnimplementedJobServiceServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Signal not implemented")
+}
+func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error {
+	return status.Error(codes.Unimplemented, "method WriteInput not implemented")
 }
 func (UnimplementedJobServiceServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
@@ -393,6 +448,31 @@ func _JobService_Stop_Handler(srv interface{}, ctx context.Context, dec func(int
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _JobService_Signal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Signal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Signal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Signal(ctx, req.(*SignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_WriteInput_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(JobServiceServer).WriteInput(&grpc.GenericServerStream[WriteInputRequest, WriteInputResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WriteInputServer = grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]
 
 func _JobService_Wait_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WaitRequest)
@@ -519,6 +599,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _JobService_Stop_Handler,
 		},
 		{
+			MethodName: "Signal",
+			Handler:    _JobService_Signal_Handler,
+		},
+		{
 			MethodName: "Wait",
 			Handler:    _JobService_Wait_Handler,
 		},
@@ -540,6 +624,12 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WriteInput",
+			Handler:       _JobService_WriteInput_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "StreamOutput",
 			Handler:       _JobService_StreamOutput_Handler,

@@ -46,7 +46,16 @@ type Record struct {
 	// StartRequest.idempotency_key.
 	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Set before the first signal is sent: somebody, or the server, ends the job.
-	Stop          *Stop `protobuf:"bytes,9,opt,name=stop,proto3" json:"stop,omitempty"`
+	Stop *Stop `protobuf:"bytes,9,opt,name=stop,proto3" json:"stop,omitempty"`
+	// The last signal that somebody asked to be sent, and who: a command that
+	// ends of it was ended by them.
+	Signal   int32  `protobuf:"varint,10,opt,name=signal,proto3" json:"signal,omitempty"`
+	SignalBy string `protobuf:"bytes,11,opt,name=signal_by,json=signalBy,proto3" json:"signal_by,omitempty"`
+	// What of WriteInput cannot be told from the files: the first writer, that
+	// there were others, and that the input was ended.
+	InputWriter   string `protobuf:"bytes,12,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
+	InputShared   bool   `protobuf:"varint,13,opt,name=input_shared,json=inputShared,proto3" json:"input_shared,omitempty"`
+	InputEnded    bool   `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +153,41 @@ func (x *Record) GetStop() *Stop {
 	return nil
 }
 
+func (x *Record) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+func (x *Record) GetSignalBy() string {
+	if x != nil {
+		return x.SignalBy
+	}
+	return ""
+}
+
+func (x *Record) GetInputWriter() string {
+	if x != nil {
+		return x.InputWriter
+	}
+	return ""
+}
+
+func (x *Record) GetInputShared() bool {
+	if x != nil {
+		return x.InputShared
+	}
+	return false
+}
+
+func (x *Record) GetInputEnded() bool {
+	if x != nil {
+		return x.InputEnded
+	}
+	return false
+}
+
 // Stop is why and how a running job is being ended. The next server goes on with it.
 type Stop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -211,7 +255,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\x9d\x02\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xb9\x03\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -221,7 +265,14 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12\x18\n" +
 	"\acgroups\x18\a \x03(\tR\acgroups\x12'\n" +
 	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x12(\n" +
-	"\x04stop\x18\t \x01(\v2\x14.tele.record.v1.StopR\x04stop\"~\n" +
+	"\x04stop\x18\t \x01(\v2\x14.tele.record.v1.StopR\x04stop\x12\x16\n" +
+	"\x06signal\x18\n" +
+	" \x01(\x05R\x06signal\x12\x1b\n" +
+	"\tsignal_by\x18\v \x01(\tR\bsignalBy\x12!\n" +
+	"\finput_writer\x18\f \x01(\tR\vinputWriter\x12!\n" +
+	"\finput_shared\x18\r \x01(\bR\vinputShared\x12\x1f\n" +
+	"\vinput_ended\x18\x0e \x01(\bR\n" +
+	"inputEnded\"~\n" +
 	"\x04Stop\x12'\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x123\n" +
