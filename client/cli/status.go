@@ -230,12 +230,13 @@ func usageOf(u *telev1.Usage) usageJSON {
 		u.PidsLimitHits, u.StallCpuUsec, u.StallMemoryUsec, u.StallIoUsec, u.LargestProcessBytes, u.WallUsec}
 }
 
-// An outputJSON is what became of a job's output.
+// An outputJSON is what became of a job's output, and how much it was given to read.
 type outputJSON struct {
 	StdoutBytes   uint64 `json:"stdout_bytes"`
 	StderrBytes   uint64 `json:"stderr_bytes"`
 	DroppedBytes  uint64 `json:"dropped_bytes"`
 	OutputRemoved bool   `json:"output_removed"`
+	StdinBytes    uint64 `json:"stdin_bytes"`
 }
 
 func instant(t *timestamppb.Timestamp) *time.Time {
@@ -253,7 +254,7 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
 			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage),
-			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved}}
+			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
 		}
@@ -272,7 +273,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-why", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.
