@@ -38,6 +38,14 @@ type fake struct {
 	// answer answers all calls with one answer, by the type of the request; not set: unimplemented.
 	answer func(ctx context.Context, request any) (any, error)
 	stream func(*telev1.StreamOutputRequest, grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error
+	input  func(grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]) error
+}
+
+func (f *fake) WriteInput(s grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]) error {
+	if f.input == nil {
+		return status.Error(codes.Unimplemented, "no input")
+	}
+	return f.input(s)
 }
 
 func (f *fake) StreamOutput(r *telev1.StreamOutputRequest, s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
