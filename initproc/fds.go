@@ -18,11 +18,13 @@ import "golang.org/x/sys/unix"
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	59  the terminal, its master      kept, unused   init's end; there with Spec.Terminal alone
 //	60  the file that stdin comes from position      init's end; there with Spec.Stdin alone
-//	61  stdin pipe                    kept, unused   CloseInput, or init's end; there with Spec.Stdin alone
+//	61  stdin pipe                    kept, unused   CloseInput, or init's end; the same, but with no terminal
 //	62  upper layer of an overlay     kept, unused   init's end; there with Spec.Overlay alone
 //	63  the filter's listener         kept, unused   init's end; there with Spec.SeccompListener alone
 const (
+	fdStdout        = 1
 	fdControl       = 3
 	fdServerControl = 4
 	fdStdoutRead    = 5
@@ -32,7 +34,8 @@ const (
 	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
-	fdSpool         = 60 // above all that a plan opens, as are those that follow
+	fdTerminal      = 59 // above all that a plan opens, as are those that follow
+	fdSpool         = 60
 	fdInput         = 61
 	fdUpper         = 62
 	fdListener      = 63 // the last for which the table need not grow

@@ -1,6 +1,7 @@
 package initproc
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,18 +23,20 @@ import (
 
 // An Input is the server's end of a job's standard input.
 type Input struct {
-	// Spool is the file, open for reading: its position is how much of it is in the pipe.
+	// Spool is the file, open for reading: its position is how much of it the command was given.
 	Spool *os.File
-	// Pipe is the writing end, non-blocking.
-	Pipe *os.File
-	read *os.File // for init
+	// Pipe is the writing end, non-blocking; nil for a terminal.
+	Pipe     *os.File
+	read     *os.File // for init
+	terminal *Terminal
 }
 
-// NewInput makes the input of a job. The file at spool is what it will read, and is there already.
-func NewInput(spool string) (*Input, error) {
+// NewInput makes the input of a job, with a pipe or for a job with a terminal. The file at spool is what it
+// will read, and is there already.
+func NewInput(spool string, pipe bool) (*Input, error) {
 	file, err := os.Open(spool)
-	if err != nil {
-		return nil, err
+	if err != nil || !pipe {
+		return &Input{Spool: file}, err
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -41,12 +44,27 @@ func NewInput(spool string) (*Input, error) {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	_ = unix.SetNonblock(fds[1], true) // the command's end blocks, as programs expect
-	return &Input{file, os.NewFile(uintptr(fds[1]), "input"), os.NewFile(uintptr(fds[0]), "input")}, nil
+	return &Input{Spool: file, Pipe: os.NewFile(uintptr(fds[1]), "input"), read: os.NewFile(uintptr(fds[0]), "input")}, nil
 }
 
-// Move moves up to n bytes of the file to the pipe, and waits while that is full. It fails with EPIPE when
-// nobody reads any more, and with os.ErrClosed after Close.
+// TypeAt makes t the terminal that the input is typed at. It comes before the first Move.
+func (in *Input) TypeAt(t *Terminal) { in.terminal = t }
+
+// End makes the command read the end of its input, where it is a terminal: as often as that is called.
+func (in *Input) End() error {
+	if in.terminal == nil {
+		return nil
+	}
+	_, err := in.terminal.Master.Write([]byte{endOfFile})
+	return err
+}
+
+// Move moves up to n bytes of the file to the pipe or the terminal, and waits while that is full. It fails
+// with EPIPE when nobody reads any more, and with os.ErrClosed after Close.
 func (in *Input) Move(n int64) (moved int64, err error) {
+	if in.terminal != nil {
+		return in.write(n)
+	}
 	conn, err := in.Pipe.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -73,11 +91,26 @@ func (in *Input) Move(n int64) (moved int64, err error) {
 	return moved, nil
 }
 
+// write types. What is typed twice can do more harm than what is lost, so the position goes first.
+func (in *Input) write(n int64) (int64, error) {
+	text := make([]byte, min(n, typed))
+	read, err := in.Spool.Read(text)
+	if err != nil {
+		return 0, err
+	}
+	wrote, err := in.terminal.Master.Write(text[:read])
+	if wrote < read {
+		_, seekErr := in.Spool.Seek(int64(wrote-read), io.SeekCurrent)
+		err = errors.Join(err, seekErr)
+	}
+	return int64(wrote), err
+}
+
 // Read is how many bytes of the file the command has read.
 func (in *Input) Read() (int64, error) {
 	moved, err := in.Spool.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return 0, err
+	if err != nil || in.Pipe == nil {
+		return moved, err
 	}
 	pipe, err := descriptor(in.Pipe)
 	if err != nil {
@@ -98,7 +131,11 @@ func (in *Input) Close() {
 
 // sendInput sends init the descriptors that receiveInput waits for.
 func (i *Init) sendInput(in *Input) error {
-	for _, f := range []*os.File{in.read, in.Pipe, in.Spool} {
+	files := []*os.File{in.read, in.Pipe, in.Spool}
+	if in.read == nil {
+		files = files[2:]
+	}
+	for _, f := range files {
 		fd, err := descriptor(f)
 		if err != nil {
 			return err
@@ -106,6 +143,9 @@ func (i *Init) sendInput(in *Input) error {
 		if err := i.sendFile(int(fd)); err != nil {
 			return err
 		}
+	}
+	if in.read == nil {
+		return nil
 	}
 	err := in.read.Close() // or the command would not be the only one that could read
 	in.read = nil
@@ -131,14 +171,19 @@ func (i *Init) sendFile(fd int) error {
 	return nil
 }
 
-// Input takes the input back from an adopted init; nil when it has been closed.
-func (i *Init) Input() (*Input, error) {
+// Input takes the input back from an adopted init, which has a pipe or a terminal; nil when it has been
+// closed.
+func (i *Init) Input(pipe bool) (*Input, error) {
 	in := &Input{}
-	for _, end := range []struct {
+	ends := []struct {
 		file   **os.File
 		number int
 		name   string
-	}{{&in.Pipe, fdInput, "input"}, {&in.Spool, fdSpool, "spool"}} {
+	}{{&in.Spool, fdSpool, "spool"}, {&in.Pipe, fdInput, "input"}}
+	if !pipe {
+		ends = ends[:1]
+	}
+	for _, end := range ends {
 		fd, err := unix.PidfdGetfd(i.PidFD, end.number, 0)
 		if err != nil {
 			in.Close()
@@ -164,8 +209,11 @@ func receiveInput(b *builder, s Spec) arg {
 	// A server that is killed between the plan and this does not leave an init that waits for ever.
 	b.step("wait 10 s at most for the input", unix.SYS_SETSOCKOPT, number(fdControl), number(unix.SOL_SOCKET),
 		number(unix.SO_RCVTIMEO), b.words(10, 0), number(16))
-	read := b.receiveFile("receive the input")
-	b.keep("keep the input's writing end", b.receiveFile("receive the input's writing end"), fdInput)
+	var read arg
+	if s.Terminal == nil {
+		read = b.receiveFile("receive the input")
+		b.keep("keep the input's writing end", b.receiveFile("receive the input's writing end"), fdInput)
+	}
 	b.keep("keep the input's file", b.receiveFile("receive the input's file"), fdSpool)
 	return read
 }
@@ -193,7 +241,7 @@ const (
 
 // giveInput lets the job's user open /dev/stdin, as setUser does for the output.
 func giveInput(b *builder, s Spec, read arg) {
-	if s.Stdin && !s.UserNamespace {
+	if s.Stdin && s.Terminal == nil && !s.UserNamespace {
 		b.step("give the input to the user", unix.SYS_FCHOWN, read, number(s.UID), number(s.GID))
 	}
 }
@@ -201,14 +249,14 @@ func giveInput(b *builder, s Spec, read arg) {
 // readInput makes the reading end the command's standard input. It comes after closeOnExec, from which on
 // the command has a table of descriptors of its own.
 func readInput(b *builder, s Spec, read arg) {
-	if s.Stdin {
+	if s.Stdin && s.Terminal == nil {
 		b.step("take the input", unix.SYS_DUP3, read, number(0), number(0))
 	}
 }
 
 // leaveInput leaves the reading end to the command: writing fails when it reads no more.
 func leaveInput(b *builder, s Spec, read arg) {
-	if s.Stdin {
+	if s.Stdin && s.Terminal == nil {
 		b.step("leave the input to the command", unix.SYS_CLOSE, read)
 	}
 }

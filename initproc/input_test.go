@@ -19,16 +19,8 @@ func startInput(t *testing.T, text string, command ...string) (*Init, *Input) {
 	s := spec(t, command...)
 	s.Stdin = true
 	in := input(t, text)
-	plan, err := NewPlan(s)
+	i, err := startWith(t, s, in)
 	if err != nil {
-		t.Fatal(err)
-	}
-	i, err := Start(plan, StartOptions{Cgroup: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(i.Close)
-	if err := i.Run(t.Context(), plan, in); err != nil {
 		t.Fatal(err)
 	}
 	return i, in
@@ -41,7 +33,7 @@ func input(t *testing.T, text string) *Input {
 	if err := os.WriteFile(spool, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	in, err := NewInput(spool)
+	in, err := NewInput(spool, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +67,7 @@ func TestInputOutlivesTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Detach()
-	in, err = second.Input()
+	in, err = second.Input(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +83,7 @@ func TestInputOutlivesTheServer(t *testing.T) {
 	if exit, out := finish(t, second); out != "one two three" || exit.Status.ExitStatus() != 0 {
 		t.Errorf("got %q, %v", out, exit)
 	}
-	if in, err := second.Input(); in != nil || err != nil {
+	if in, err := second.Input(true); in != nil || err != nil {
 		t.Errorf("a closed input: %v, %v", in, err)
 	}
 }

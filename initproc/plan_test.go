@@ -28,6 +28,8 @@ func TestGoldenPlans(t *testing.T) {
 	log.SeccompListener = true
 	input := base
 	input.Stdin = true
+	terminal := input
+	terminal.Terminal = &Size{24, 80}
 	user := base
 	user.Seccomp = nil
 	user.UserNamespace, user.HostNetwork, user.Command = true, true, []string{"/bin/true"}
@@ -40,7 +42,7 @@ func TestGoldenPlans(t *testing.T) {
 	dir.Root, dir.Hide = "/srv/image", nil
 	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
 	made := map[string]*Plan{"shared": templatePlan(shared, anyHost)}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "template": shared} {
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "terminal": terminal, "template": shared} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)

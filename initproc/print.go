@@ -230,6 +230,9 @@ func (v *view) call(s *step) string {
 	if !known {
 		sig = signature{fmt.Sprintf("syscall_%d", s.nr), "xxxxxx"}
 	}
+	if s.nr == unix.SYS_IOCTL && s.args[1] != unix.SIOCSIFFLAGS {
+		sig.args = "fxp"
+	}
 	var args []string
 	for i := range len(sig.args) {
 		args = append(args, v.argument(sig.args[i], s.kinds[i], s.args[i]))

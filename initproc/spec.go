@@ -40,8 +40,11 @@ type Spec struct {
 	Root        string // the directory of the host that becomes the root, read-only; empty is the host's own
 	Overlay     bool   // instead, the root is a writable view of the host's
 	OverlaySize int64  // bytes that fit into what the job changes in it; 0 is half of the memory
-	// Stdin gives the command a pipe as its standard input, which comes with Run; else it is /dev/null.
+	// Stdin gives the command a standard input, which comes with Run: a pipe, or what is typed at Terminal.
+	// Else it is /dev/null, or a terminal at which nobody types.
 	Stdin bool
+	// Terminal gives the command a terminal of that size as its standard input, output and error.
+	Terminal *Size
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
 	SeccompListener bool
 }

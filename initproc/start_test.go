@@ -59,6 +59,11 @@ func spec(t *testing.T, command ...string) Spec {
 
 func start(t *testing.T, s Spec) (*Init, error) {
 	t.Helper()
+	return startWith(t, s, nil)
+}
+
+func startWith(t *testing.T, s Spec, in *Input) (*Init, error) {
+	t.Helper()
 	plan, err := NewPlan(s)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +73,7 @@ func start(t *testing.T, s Spec) (*Init, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	return i, i.Run(t.Context(), plan, nil)
+	return i, i.Run(t.Context(), plan, in)
 }
 
 // finish waits for the command's end and returns it with what it wrote.
@@ -286,7 +291,7 @@ func TestEveryStepFails(t *testing.T) {
 	base := spec(t, "sleep", "1000")
 	base.Seccomp, base.SeccompListener, base.Stdin = seccomp.LogFilter(), true, true
 	memory := base
-	memory.Work, memory.Project = "", true
+	memory.Work, memory.Project, memory.Terminal = "", true, &Size{24, 80}
 	overlay := memory
 	overlay.Overlay = true
 	dir := inOtherRoot(t, "sleep 1000")
@@ -334,7 +339,9 @@ func partFails(t *testing.T, s Spec, part int, v *view, most bool) {
 		}
 		var in *Input
 		if s.Stdin {
-			in = input(t, "")
+			if in = input(t, ""); s.Terminal != nil {
+				in.Pipe, in.read = nil, nil
+			}
 		}
 		err = i.Run(t.Context(), plan, in)
 		if in != nil {

@@ -75,7 +75,7 @@ func (j *Job) makeInput() (*initproc.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	ends, err := initproc.NewInput(file.Name())
+	ends, err := initproc.NewInput(file.Name(), true)
 	if err != nil {
 		_ = file.Close() // nothing is in it
 		return nil, err
@@ -96,7 +96,7 @@ func (j *Job) openInput() error {
 	if !j.stdin {
 		return nil
 	}
-	ends, err := j.init.Input()
+	ends, err := j.init.Input(true)
 	if err != nil {
 		return err
 	}
