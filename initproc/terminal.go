@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -162,22 +163,18 @@ func (t *Terminal) Move() error {
 	if err != nil {
 		return err
 	}
-	full := false
-	var spliceErr error
+	var moveErr error
 	err = master.Read(func(from uintptr) bool {
-		spliceErr = splice(int(from), int(to))
-		full = spliceErr == unix.EAGAIN && !writable(int(to))
-		return spliceErr != unix.EAGAIN || full
+		moveErr = move(int(from), int(to))
+		return moveErr != unix.EAGAIN
 	})
 	switch {
 	case err != nil:
 		return err
-	case full:
-		return pipe.Write(func(to uintptr) bool { return writable(int(to)) })
-	case spliceErr == unix.EIO:
-		return io.EOF
+	case moveErr == errFull:
+		return pipe.Write(func(to uintptr) bool { return has(int(to), unix.POLLOUT) })
 	}
-	return os.NewSyscallError("splice", spliceErr)
+	return moveErr
 }
 
 // Rest moves what is there, without waiting for more; it returns io.EOF when that was all, and nil when
@@ -192,31 +189,43 @@ func (t *Terminal) Rest() error {
 		return err
 	}
 	for {
-		switch err := splice(int(master), int(pipe)); {
-		case err == unix.EIO, err == unix.EAGAIN && writable(int(pipe)):
+		switch err := move(int(master), int(pipe)); err {
+		case nil:
+		case unix.EAGAIN, io.EOF:
 			return io.EOF
-		case err == unix.EAGAIN:
+		case errFull:
 			return nil
-		case err != nil:
-			return os.NewSyscallError("splice", err)
-		}
-	}
-}
-
-// splice moves some of what is in a terminal to a pipe: EIO when nobody has it open, EAGAIN when there is
-// nothing, or no room.
-func splice(terminal, pipe int) error {
-	for {
-		_, err := unix.Splice(terminal, nil, pipe, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
-		if err != unix.EINTR {
+		default:
 			return err
 		}
 	}
 }
 
-// writable tells whether a pipe has room.
-func writable(pipe int) bool {
-	fds := []unix.PollFd{{Fd: int32(pipe), Events: unix.POLLOUT}}
+// errFull says that there is something to move, and no room for it.
+var errFull = errors.New("the pipe is full")
+
+// move moves some of what is in a terminal to a pipe: EAGAIN when there is nothing, io.EOF when nobody has
+// the terminal open.
+func move(terminal, pipe int) error {
+	for {
+		_, err := unix.Splice(terminal, nil, pipe, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EIO:
+			return io.EOF
+		case err != unix.EAGAIN:
+			return os.NewSyscallError("splice", err)
+		case !has(terminal, unix.POLLIN):
+			return err
+		case !has(pipe, unix.POLLOUT):
+			return errFull
+		}
+	}
+}
+
+// has tells whether a descriptor is ready.
+func has(fd int, event int16) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: event}}
 	_, err := unix.Poll(fds, 0)
-	return err == nil && fds[0].Revents&unix.POLLOUT != 0
+	return err == nil && fds[0].Revents&event != 0
 }

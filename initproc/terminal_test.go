@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -50,8 +51,8 @@ func see(t *testing.T, i *Init, terminal *Terminal, texts ...string) (all string
 
 func TestTerminal(t *testing.T) {
 	i, terminal, in := startTerminal(t, "text\n",
-		"sh", "-c", "tty; stty size; stty -a; trap 'stty size' WINCH; until read x; do :; done; echo got $x >&2; trap 'exit 5' INT; echo ready; while :; do sleep 1000; done")
-	got := see(t, i, terminal, "/dev/pts/0\r\n30 100\r\n", "iutf8")
+		"sh", "-c", "trap 'stty size' WINCH; tty; stty size; stty -a; until read x; do :; done; echo got $x >&2; echo ready; exec sleep 1000")
+	got := see(t, i, terminal, "/dev/pts/0\r\n30 100\r\n", "iutf8", "echoke")
 	for _, mode := range []string{"intr = ^C;", "erase = ^?;", "susp = ^Z;", " icanon ", " echo "} {
 		if !strings.Contains(got, mode) {
 			t.Errorf("no %q in %s", mode, got)
@@ -69,7 +70,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	exit, err := i.Wait()
-	if err != nil || exit.Status.ExitStatus() != 5 {
+	if err != nil || exit.Status.Signal() != syscall.SIGINT {
 		t.Errorf("%v, %v", exit, err)
 	}
 	if err := terminal.Rest(); err != io.EOF {
