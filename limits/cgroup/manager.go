@@ -64,7 +64,8 @@ func Open(o Options) (*Manager, error) {
 // openIn is Open for the hierarchies that are given.
 func openIn(list []hierarchy, name string) *Manager {
 	m := &Manager{by: map[string]*tree{}}
-	// Version 2 first: what it has without a controller need not be had of version 1.
+	// Version 2 first: what it has without a controller need not be had of version 1. And what keeps us from
+	// using it is the first that Explain says.
 	slices.SortStableFunc(list, func(a, b hierarchy) int { return b.version - a.version })
 	for _, h := range list {
 		if err := m.add(h, name); err != nil {
@@ -194,7 +195,7 @@ func (m *Manager) Layout() string { return m.layout }
 // Notes say what is done here otherwise than one may expect, a line each; limits hold all the same.
 func (m *Manager) Notes() []string { return slices.Clone(m.notes) }
 
-// Explain says what cannot be done here and why, a line each.
+// Explain says what cannot be done here and why, a line each; that of version 2 is the first.
 func (m *Manager) Explain() []string { return slices.Clone(m.explain) }
 
 // List returns the ids of the groups that are there, in whichever tree.
