@@ -86,7 +86,8 @@ func TestVersion1Alone(t *testing.T) {
 		t.Errorf("list %v", ids)
 	}
 	runIn(t, groups["two"], "sh", "-c", "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done")
-	if u := groups["two"].Usage(); u.CPU == nil || *u.CPU == 0 || u.CPUUser == nil || u.CPUSystem == nil || u.StallCPU != nil {
+	u := groups["two"].Usage()
+	if u.CPU == nil || *u.CPU == 0 || u.CPUUser == nil || u.CPUSystem == nil || u.StallCPU != nil {
 		t.Errorf("usage %+v", u)
 	}
 	if err := groups["one"].Kill(); err != nil {

@@ -150,7 +150,8 @@ func TestTakeOverOfMoreGroups(t *testing.T) {
 		if !strings.HasPrefix(after, "cgroup ") || slices.Contains(record.Cgroups, path) {
 			continue
 		}
-		if controllers := strings.Fields(after)[2]; !strings.HasSuffix(controllers, ",devices") && !strings.HasSuffix(controllers, ",cpuacct") {
+		controllers := strings.Fields(after)[2]
+		if !strings.HasSuffix(controllers, ",devices") && !strings.HasSuffix(controllers, ",cpuacct") {
 			continue // no server made any there
 		}
 		if err := os.MkdirAll(path, 0o755); err != nil {
@@ -174,7 +175,8 @@ func TestTakeOverOfMoreGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	job := wait(t, j)
-	if u := job.Usage; job.Reason != telev1.Reason_REASON_STOPPED || u.CpuUsec == nil || u.MemoryPeakBytes == nil || *u.MemoryPeakBytes == 0 {
+	u := job.Usage
+	if job.Reason != telev1.Reason_REASON_STOPPED || u.CpuUsec == nil || u.GetMemoryPeakBytes() == 0 {
 		t.Errorf("got %v", job)
 	}
 	if other.Snapshot().Status != telev1.JobStatus_JOB_STATUS_RUNNING {
