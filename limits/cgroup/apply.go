@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,7 @@ func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	s := limits.Status{Name: name, Asked: limits.Format(name, value)}
 	controller := map[limits.Name]string{limits.CPU: "cpu", limits.Memory: "memory", limits.Swap: "memory",
 		limits.IORead: "io", limits.IOWrite: "io", limits.Pids: "pids"}[name]
-	dir, version := g.dir(controller)
+	d, version := g.of(controller)
 	if version == 0 && value == limits.Max {
 		s.Applied, s.How = s.Asked, "no limit was asked for"
 		return s
@@ -31,23 +30,23 @@ func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	var err error
 	switch name {
 	case limits.CPU:
-		applied, s.How, err = setCPU(dir, version, value)
+		applied, s.How, err = setCPU(d, version, value)
 	case limits.Memory:
-		applied, s.How, err = setMemory(dir, version, value)
+		applied, s.How, err = setMemory(d, version, value)
 	case limits.Swap:
-		applied, s.How, err = setSwap(dir, version, value, r.Limits.Memory)
+		applied, s.How, err = setSwap(d, version, value, r.Limits.Memory)
 	case limits.Pids:
 		// The sandbox's init is one of those that the kernel counts.
 		more := value
 		if value != limits.Max {
 			more++
 		}
-		applied, s.How, err = setNumber(dir, "pids.max", 2, more)
+		applied, s.How, err = setNumber(d, "pids.max", 2, more)
 		if applied != limits.Max {
 			applied--
 		}
 	case limits.IORead, limits.IOWrite:
-		applied, s.How, err = setIO(dir, version, name, value, r)
+		applied, s.How, err = setIO(d, version, name, value, r)
 	}
 	var part *partError
 	if errors.As(err, &part) {
@@ -70,15 +69,12 @@ func pick(version int, v1, v2 string) string {
 }
 
 // setNumber writes a file with one number, which says "max", or "-1" in version 1, for no limit.
-func setNumber(dir, file string, version int, value int64) (int64, string, error) {
+func setNumber(d dir, file string, version int, value int64) (int64, string, error) {
 	text := strconv.FormatInt(value, 10)
 	if value == limits.Max {
 		text = pick(version, "-1", "max")
 	}
-	if err := writeFile(dir, file, text); err != nil {
-		return 0, "", err
-	}
-	back, err := readFile(dir, file)
+	back, err := d.set(file, text)
 	if err != nil {
 		return 0, "", err
 	}
@@ -86,18 +82,18 @@ func setNumber(dir, file string, version int, value int64) (int64, string, error
 	if n, err := strconv.ParseInt(back, 10, 64); err == nil && n >= 0 && n < 1<<62 {
 		applied = n
 	}
-	return applied, filepath.Join(dir, file) + " " + back, nil
+	return applied, d.path(file) + " " + back, nil
 }
 
 // setMemory sets the memory limit. Version 1 counts what waits in TCP and UDP sockets apart, and only when
 // that has a limit: without it, a job could have as much of it as the machine allows (tcp(7), tcp_mem). It
 // is a soft one: the kernel gives each connection some 100 KiB all the same.
-func setMemory(dir string, version int, value int64) (int64, string, error) {
-	applied, how, err := setNumber(dir, pick(version, "memory.limit_in_bytes", "memory.max"), version, value)
+func setMemory(d dir, version int, value int64) (int64, string, error) {
+	applied, how, err := setNumber(d, pick(version, "memory.limit_in_bytes", "memory.max"), version, value)
 	if err != nil || version != 1 {
 		return applied, how, err
 	}
-	_, sockets, err := setNumber(dir, "memory.kmem.tcp.limit_in_bytes", version, value)
+	_, sockets, err := setNumber(d, "memory.kmem.tcp.limit_in_bytes", version, value)
 	if value == limits.Max && (err == nil || errors.Is(err, os.ErrNotExist)) {
 		return applied, how, nil
 	}
@@ -109,7 +105,7 @@ func setMemory(dir string, version int, value int64) (int64, string, error) {
 
 // setCPU gives thousandths of a CPU in each period of 100 ms; the kernel takes no quota under 1 ms,
 // so a small share gets a longer period.
-func setCPU(dir string, version int, value int64) (int64, string, error) {
+func setCPU(d dir, version int, value int64) (int64, string, error) {
 	period := int64(100_000)
 	quota := "max"
 	if version == 1 {
@@ -124,40 +120,32 @@ func setCPU(dir string, version int, value int64) (int64, string, error) {
 	if version == 1 {
 		// Each of the two goes through all groups of the machine (tg_cfs_schedulable_down): a period that
 		// is as it should be, which a new group's nearly always is, is left alone.
-		if text := strconv.FormatInt(period, 10); !has(dir, "cpu.cfs_period_us", text) {
-			if err := writeFile(dir, "cpu.cfs_period_us", text); err != nil {
-				return 0, "", err
-			}
+		want := strconv.FormatInt(period, 10)
+		text, err := d.read("cpu.cfs_period_us")
+		if err != nil || text != want {
+			text, err = d.set("cpu.cfs_period_us", want)
 		}
-		if err := writeFile(dir, "cpu.cfs_quota_us", quota); err != nil {
-			return 0, "", err
-		}
-		quota, err := readFile(dir, "cpu.cfs_quota_us")
 		if err != nil {
 			return 0, "", err
 		}
-		text, err := readFile(dir, "cpu.cfs_period_us")
+		if quota, err = d.set("cpu.cfs_quota_us", quota); err != nil {
+			return 0, "", err
+		}
 		if n, _ := strconv.ParseInt(text, 10, 64); n > 0 {
 			period = n
 		}
-		return cpuValue(quota, period), fmt.Sprintf("%s %s; %s %s", filepath.Join(dir, "cpu.cfs_quota_us"), quota,
-			filepath.Join(dir, "cpu.cfs_period_us"), text), err
+		return cpuValue(quota, period), fmt.Sprintf("%s %s; %s %s", d.path("cpu.cfs_quota_us"), quota,
+			d.path("cpu.cfs_period_us"), text), nil
 	}
-	if err := writeFile(dir, "cpu.max", fmt.Sprintf("%s %d", quota, period)); err != nil {
+	back, err := d.set("cpu.max", fmt.Sprintf("%s %d", quota, period))
+	if err != nil {
 		return 0, "", err
 	}
-	back, err := readFile(dir, "cpu.max")
 	first, second, _ := strings.Cut(back, " ")
 	if n, _ := strconv.ParseInt(second, 10, 64); n > 0 {
 		period = n
 	}
-	return cpuValue(first, period), filepath.Join(dir, "cpu.max") + " " + back, err
-}
-
-// has tells whether a file has this text.
-func has(dir, name, text string) bool {
-	got, err := readFile(dir, name)
-	return err == nil && got == text
+	return cpuValue(first, period), d.path("cpu.max") + " " + back, nil
 }
 
 func cpuValue(quota string, period int64) int64 {
@@ -170,8 +158,16 @@ func cpuValue(quota string, period int64) int64 {
 
 // setSwap comes after memory. Version 1 limits the sum of both. A kernel that does not account for
 // swap has no file for it; where there is no swap at all, none can be used.
-func setSwap(dir string, version int, value, memory int64) (int64, string, error) {
-	if file := pick(version, memsw, "memory.swap.max"); !exists(dir, file) {
+func setSwap(d dir, version int, value, memory int64) (int64, string, error) {
+	file, sum := pick(version, memsw, "memory.swap.max"), value
+	if version == 1 && value != limits.Max {
+		sum = value + memory
+	}
+	if version == 1 && memory == limits.Max {
+		sum = limits.Max
+	}
+	applied, how, err := setNumber(d, file, version, sum)
+	if errors.Is(err, os.ErrNotExist) {
 		swaps, err := os.ReadFile("/proc/swaps")
 		if value == limits.Max {
 			return value, "no limit was asked for", nil
@@ -180,17 +176,9 @@ func setSwap(dir string, version int, value, memory int64) (int64, string, error
 			return 0, "this machine has no swap (/proc/swaps)", nil
 		}
 		return 0, "", fmt.Errorf("this kernel does not account for swap: there is no %s (boot it with swapaccount=1, or switch swap off)",
-			filepath.Join(dir, file))
+			d.path(file))
 	}
-	if version == 2 {
-		return setNumber(dir, "memory.swap.max", 2, value)
-	}
-	sum := int64(limits.Max)
-	if value != limits.Max && memory != limits.Max {
-		sum = value + memory
-	}
-	applied, how, err := setNumber(dir, memsw, 1, sum)
-	if applied != limits.Max && memory != limits.Max {
+	if version == 1 && applied != limits.Max && memory != limits.Max {
 		applied -= memory
 	}
 	return applied, how, err
@@ -202,7 +190,7 @@ type partError struct{ text string }
 func (e *partError) Error() string { return e.text }
 
 // setIO sets the rate on every disk; what the answer shows is the least.
-func setIO(dir string, version int, name limits.Name, value int64, r Request) (int64, string, error) {
+func setIO(d dir, version int, name limits.Name, value int64, r Request) (int64, string, error) {
 	devices, why := slices.Clone(r.Devices), r.NoDevice
 	if name == limits.IORead {
 		for _, d := range r.ReadDevices {
@@ -225,29 +213,26 @@ func setIO(dir string, version int, name limits.Name, value int64, r Request) (i
 		limits.IOWrite: {"blkio.throttle.write_bps_device", "wbps"},
 	}[name]
 	file, least, how := pick(version, verb[0], "io.max"), int64(limits.Max), ""
-	for _, d := range devices {
-		line := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, value)
+	for _, disk := range devices {
+		line := fmt.Sprintf("%d:%d %d", disk.Major, disk.Minor, value)
 		switch {
 		case version == 1 && value == limits.Max:
-			line = fmt.Sprintf("%d:%d 0", d.Major, d.Minor)
+			line = fmt.Sprintf("%d:%d 0", disk.Major, disk.Minor)
 		case version == 2 && value == limits.Max:
-			line = fmt.Sprintf("%d:%d %s=max", d.Major, d.Minor, verb[1])
+			line = fmt.Sprintf("%d:%d %s=max", disk.Major, disk.Minor, verb[1])
 		case version == 2:
-			line = fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, verb[1], value)
+			line = fmt.Sprintf("%d:%d %s=%d", disk.Major, disk.Minor, verb[1], value)
 		}
-		if err := writeFile(dir, file, line); err != nil {
-			return 0, "", err
-		}
-		back, err := readFile(dir, file)
+		back, err := d.set(file, line)
 		if err != nil {
 			return 0, "", err
 		}
-		n, text := ioValue(back, d, verb[1])
+		n, text := ioValue(back, disk, verb[1])
 		least = min(least, n)
 		if how != "" {
 			how += "; "
 		}
-		how += filepath.Join(dir, file) + " " + text
+		how += d.path(file) + " " + text
 	}
 	if why != "" && value != limits.Max {
 		return 0, how, &partError{"holds on a part of the disks alone: " + why}

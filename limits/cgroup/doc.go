@@ -20,9 +20,18 @@
 //
 // A backend sets and reads limits in one version; each controller has one of them.
 //
+// A job has a group in a tree of version 1 only where it needs one of its own, for each takes a start and
+// an end some 0.1 ms:
+//
+//	devices  is closed for all jobs alike, in the server's own group, which they join (nodes.go)
+//	cpuacct  has none beside a version 2 tree, whose groups count CPU time without a controller
+//
+// unless another controller that is needed is in the same tree. Servers before this one may have made
+// groups there all the same: List, Adopt and Close know them.
+//
 // # Where the groups are
 //
-//	version 1  MOUNT/NAME/ID in the tree of each controller
+//	version 1  MOUNT/NAME/ID in the tree of each controller; MOUNT/NAME in that of devices
 //	version 2  UNIT/NAME/ID when systemd has put the server into UNIT/LEAF, with UNIT delegated to
 //	           it (Delegate=yes and DelegateSubgroup=LEAF)
 //	           MOUNT/NAME/ID for root else
@@ -45,4 +54,9 @@
 // Writing a pid to cgroup.procs waits for an RCU grace period, some 10 ms. So nothing on the way to
 // a job's start does it: version 2 has clone3 with CLONE_INTO_CGROUP, and on version 1 the child
 // itself writes "0", which is itself, to `tasks`.
+//
+// # Few and short calls
+//
+// A start sets some ten limits. Each file is opened once, below a directory that is held open, written and
+// read back through the same descriptor, by one read (files.go).
 package cgroup

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/telerun/tele/limits"
@@ -16,7 +18,7 @@ import (
 // A Group holds one job.
 type Group struct {
 	m       *Manager
-	paths   []string // its directories, one in each of the manager's trees
+	paths   []string // its directories, in each tree that it has one in
 	request Request
 	status  []limits.Status
 	clone   *os.File
@@ -37,8 +39,8 @@ type Request struct {
 // Create makes the group of the job called id and sets its limits. A limit that cannot be set is
 // told by Status; an error leaves nothing behind.
 func (m *Manager) Create(id string, r Request) (*Group, error) {
-	g := m.Adopt(id, nil)
-	if err := g.create(); err != nil {
+	g := &Group{m: m}
+	if err := g.create(id); err != nil {
 		g.CloseStartFiles()
 		return nil, errors.Join(err, g.Delete())
 	}
@@ -53,9 +55,9 @@ func (m *Manager) Create(id string, r Request) (*Group, error) {
 func (g *Group) Set(r Request) error {
 	before := g.request.Limits
 	g.request.Limits = r.Limits
-	if dir, version := g.dir("memory"); version == 1 && r.Limits.Memory != before.Memory && exists(dir, memsw) {
+	if d, version := g.of("memory"); version == 1 && r.Limits.Memory != before.Memory {
 		// The limit with swap is never below the one without: it is out of the way until both are set.
-		if err := writeFile(dir, memsw, "-1"); err != nil {
+		if err := d.write(memsw, "-1"); err != nil && !errors.Is(err, fs.ErrNotExist) { // there may be none
 			return err
 		}
 	}
@@ -74,21 +76,25 @@ func (g *Group) Set(r Request) error {
 // memsw is the limit of memory and swap together, of version 1.
 const memsw = "memory.memsw.limit_in_bytes"
 
-func (g *Group) create() error {
-	for i, t := range g.m.trees {
-		dir := g.paths[i]
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
+func (g *Group) create(id string) error {
+	for _, t := range g.m.trees {
+		if t.dir == nil {
+			continue
 		}
+		d := dir{t.dir, id}
+		if err := unix.Mkdirat(d.fd(), d.name, 0o755); err != nil {
+			return &os.PathError{Op: "mkdir", Path: d.path(""), Err: err}
+		}
+		g.paths = append(g.paths, d.path(""))
 		file, flags := "", unix.O_DIRECTORY
 		if t.version == 1 {
 			file, flags = "tasks", unix.O_WRONLY
 		}
-		fd, err := open(dir, file, flags)
+		fd, err := d.open(file, flags)
 		if err != nil {
 			return err
 		}
-		f := os.NewFile(uintptr(fd), filepath.Join(dir, file))
+		f := os.NewFile(uintptr(fd), d.path(file))
 		if t.version == 1 {
 			g.join = append(g.join, f)
 		} else {
@@ -112,17 +118,26 @@ func (g *Group) CloneFD() int {
 // Joins is how many JoinFiles a group has.
 func (m *Manager) Joins() (n int) {
 	for _, t := range m.trees {
-		if t.version == 1 {
+		if t.version == 1 && (t.dir != nil || t.tasks != nil) {
 			n++
 		}
 	}
 	return n
 }
 
-// JoinFiles are the version 1 `tasks` files: who writes "0" to each is in the group.
-func (g *Group) JoinFiles() []*os.File { return g.join }
+// JoinFiles are the version 1 `tasks` files: who writes "0" to each is in the group, and in those that are
+// for all jobs.
+func (g *Group) JoinFiles() []*os.File {
+	files := slices.Clone(g.join)
+	for _, t := range g.m.trees {
+		if t.tasks != nil {
+			files = append(files, t.tasks)
+		}
+	}
+	return files
+}
 
-// CloseStartFiles closes what CloneFD and JoinFiles returned.
+// CloseStartFiles closes what is the group's of what CloneFD and JoinFiles returned.
 func (g *Group) CloseStartFiles() {
 	for _, f := range append(g.join, g.clone) {
 		if f != nil {
@@ -132,51 +147,64 @@ func (g *Group) CloseStartFiles() {
 	g.join, g.clone = nil, nil
 }
 
-// Paths are the group's directories, one in each tree.
+// Paths are the group's directories, one in each tree that it is in.
 func (g *Group) Paths() []string { return g.paths }
 
-// dir is the group's directory in the tree of a controller.
-func (g *Group) dir(controller string) (dir string, version int) {
+// of is the group's directory in the tree of a controller; version 0 when there is none.
+func (g *Group) of(controller string) (d dir, version int) {
 	return g.in(g.m.by[controller])
 }
 
-// in is the group's directory in a tree.
-func (g *Group) in(t *tree) (dir string, version int) {
-	if i := slices.Index(g.m.trees, t); i >= 0 {
-		return g.paths[i], t.version
+// in is the group's directory in a tree; version 0 when there is none.
+func (g *Group) in(t *tree) (d dir, version int) {
+	if t == nil {
+		return dir{}, 0
 	}
-	return "", 0
+	for _, above := range []string{t.base, t.point} { // a server before this one may have had another base
+		for _, path := range g.paths {
+			if strings.HasPrefix(path, above+"/") {
+				return t.open(path), t.version
+			}
+		}
+	}
+	return dir{}, 0
 }
 
 // Kill kills every process in the group: cgroup.kill, Linux 5.14. Where there is none it kills
 // those that are there now; the caller has the PID namespace's init for the rest.
 func (g *Group) Kill() error {
-	if dir, version := g.in(g.m.unified); version != 0 && exists(dir, "cgroup.kill") {
-		return writeFile(dir, "cgroup.kill", "1")
-	}
-	for _, dir := range g.Paths() {
-		text, err := readFile(dir, "cgroup.procs")
-		if gone(err) {
-			continue
-		}
-		if err != nil {
+	if d, version := g.in(g.m.unified); version != 0 {
+		if err := d.write("cgroup.kill", "1"); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		for _, pid := range pids(text) {
-			_ = unix.Kill(pid, unix.SIGKILL) // gone already is as good
-		}
 	}
-	return nil
+	list, err := g.processes()
+	for _, pid := range list {
+		_ = unix.Kill(pid, unix.SIGKILL) // gone already is as good
+	}
+	return err
+}
+
+// processes are those that are in the group now, in whichever tree.
+func (g *Group) processes() (list []int, err error) {
+	for _, path := range g.paths {
+		text, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil && !gone(err) {
+			return list, err
+		}
+		list = append(list, pids(string(text))...)
+	}
+	return list, nil
 }
 
 // WaitEmpty returns when no process is left, told by the kernel: cgroup.events changes wake who
 // polls for POLLPRI. Without a version 2 tree it returns at once.
 func (g *Group) WaitEmpty(ctx context.Context) error {
-	dir, version := g.in(g.m.unified)
+	d, version := g.in(g.m.unified)
 	if version == 0 {
 		return nil
 	}
-	fd, err := open(dir, "cgroup.events", unix.O_RDONLY)
+	fd, err := d.open("cgroup.events", unix.O_RDONLY)
 	if gone(err) {
 		return nil
 	}
@@ -211,18 +239,18 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 // signal would interrupt. They do not notice: it is what freezing does, and thawing undoes the rest of
 // it, cgroup.freeze, Linux 5.2. Without a version 2 tree it does nothing.
 func (g *Group) Interrupt() error {
-	dir, version := g.in(g.m.unified)
+	d, version := g.in(g.m.unified)
 	if version == 0 {
 		return nil
 	}
-	return errors.Join(writeFile(dir, "cgroup.freeze", "1"), writeFile(dir, "cgroup.freeze", "0"))
+	return errors.Join(d.write("cgroup.freeze", "1"), d.write("cgroup.freeze", "0"))
 }
 
 // Delete removes the group, which must have no process left.
 func (g *Group) Delete() error {
 	var errs []error
-	for _, dir := range g.Paths() {
-		errs = append(errs, removeTree(dir))
+	for _, path := range g.paths {
+		errs = append(errs, g.m.dir(path).remove())
 	}
 	return errors.Join(errs...)
 }

@@ -24,13 +24,7 @@ func runIn(t *testing.T, g *Group, args ...string) time.Duration {
 // runWith is runIn with files that the command itself might not open.
 func runWith(t *testing.T, g *Group, stdin, stdout *os.File, args ...string) time.Duration {
 	t.Helper()
-	join := ""
-	for i := range g.JoinFiles() {
-		join += fmt.Sprintf("echo 0 >&%d; ", 3+i)
-	}
-	cmd := exec.Command("sh", append([]string{"-c", join + `exec "$@"`, "sh"}, args...)...)
-	cmd.ExtraFiles = g.JoinFiles()
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: g.CloneFD() >= 0, CgroupFD: g.CloneFD()}
+	cmd := commandIn(g, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if stdin != nil {
@@ -44,6 +38,18 @@ func runWith(t *testing.T, g *Group, stdin, stdout *os.File, args ...string) tim
 		t.Fatalf("%v: %v\n%s", args, err, &out)
 	}
 	return time.Since(start)
+}
+
+// commandIn is a command that is to run in a group.
+func commandIn(g *Group, args ...string) *exec.Cmd {
+	join := ""
+	for i := range g.JoinFiles() {
+		join += fmt.Sprintf("echo 0 >&%d; ", 3+i)
+	}
+	cmd := exec.Command("sh", append([]string{"-c", join + `exec "$@"`, "sh"}, args...)...)
+	cmd.ExtraFiles = g.JoinFiles()
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: g.CloneFD() >= 0, CgroupFD: g.CloneFD()}
+	return cmd
 }
 
 func create(t *testing.T, m *Manager, set map[limits.Name]int64, devices ...Device) *Group {

@@ -13,7 +13,9 @@ import (
 // This file closes devices off: whatever node a job should get hold of, the kernel opens none but
 // these for it. Their numbers are in the kernel's admin-guide/devices.txt. Like the limits it is
 // done on version 1 by files (cgroup-v1/devices.txt), and on version 2 by a BPF program
-// (cgroup-v2.txt, "Device controller"), for all jobs at once: in the group above theirs.
+// (cgroup-v2.txt, "Device controller"). Either way it is done for all jobs at once: on version 2 in the group
+// above theirs, on version 1 in the one that they are all in. What a job must not touch there, Kill and
+// Delete, is among no job's paths.
 
 // A node is a character device that jobs may open. A negative minor is any.
 type node struct{ major, minor int32 }
@@ -59,8 +61,8 @@ func closeDevicesV1(dir string) error {
 }
 
 // closeDevicesV2 attaches the program, unless an earlier server did: it may hold for jobs that run.
-func closeDevicesV2(dir string) error {
-	group, err := open(dir, "", unix.O_DIRECTORY)
+func closeDevicesV2(path string) error {
+	group, err := dir{nil, path}.open("", unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

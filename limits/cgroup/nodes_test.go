@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -26,6 +27,11 @@ func TestDevicesAreClosed(t *testing.T) {
 			_ = f.Close() // it was only looked at
 			closed++
 			runIn(t, g, "sh", "-c", `! (: < "$0")`, path)
+		}
+		// Nor make a node of one: memory and a disk.
+		for _, node := range []string{"c 1 1", "b 8 0"} {
+			path := filepath.Join(t.TempDir(), "node")
+			runIn(t, g, "sh", "-c", `! mknod "$0" $1 2>/dev/null && ! [ -e "$0" ]`, path, node)
 		}
 		if closed == 0 {
 			t.Fatal("there is no device to try")

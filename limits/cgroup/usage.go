@@ -22,50 +22,50 @@ type Usage struct {
 // Usage reads what the group has used so far. What cannot be read is not known.
 func (g *Group) Usage() Usage {
 	var u Usage
-	if dir, version := g.dir("cpu"); version != 0 {
-		text, _ := readFile(dir, "cpu.stat")
-		u.ThrottledCount = find(text, "nr_throttled", 1)
-		if version == 2 {
-			u.CPU, u.Throttled = find(text, "usage_usec", 1), find(text, "throttled_usec", 1)
-			u.CPUUser, u.CPUSystem = find(text, "user_usec", 1), find(text, "system_usec", 1)
-		} else {
-			u.Throttled = find(text, "throttled_time", 1000)
-		}
+	// Every version 2 group has these, also one without controllers beside trees of version 1.
+	if d, version := g.in(g.m.unified); version != 0 {
+		text, _ := d.read(cpuStat)
+		u.CPU, u.CPUUser, u.CPUSystem = find(text, "usage_usec", 1), find(text, "user_usec", 1), find(text, "system_usec", 1)
+		u.Throttled, u.ThrottledCount = find(text, "throttled_usec", 1), find(text, "nr_throttled", 1) // with the controller
+		u.StallCPU, u.StallMemory, u.StallIO = stall(d, "cpu.pressure"), stall(d, "memory.pressure"), stall(d, "io.pressure")
 	}
-	if dir, version := g.dir("cpuacct"); version == 1 {
-		u.CPU = number(dir, "cpuacct.usage", 1000)
-		u.CPUUser = number(dir, "cpuacct.usage_user", 1000)
-		u.CPUSystem = number(dir, "cpuacct.usage_sys", 1000)
+	if d, version := g.of("cpu"); version == 1 {
+		text, _ := d.read(cpuStat)
+		u.Throttled, u.ThrottledCount = find(text, "throttled_time", 1000), find(text, "nr_throttled", 1)
 	}
-	if dir, version := g.dir("memory"); version != 0 {
-		u.MemoryPeak = number(dir, pick(version, "memory.max_usage_in_bytes", "memory.peak"), 1)
-		text, _ := readFile(dir, pick(version, "memory.oom_control", "memory.events"))
+	if d, version := g.of("cpuacct"); version == 1 && u.CPU == nil {
+		u.CPU = number(d, "cpuacct.usage", 1000)
+		u.CPUUser = number(d, "cpuacct.usage_user", 1000)
+		u.CPUSystem = number(d, "cpuacct.usage_sys", 1000)
+	}
+	if d, version := g.of("memory"); version != 0 {
+		u.MemoryPeak = number(d, pick(version, "memory.max_usage_in_bytes", "memory.peak"), 1)
+		text, _ := d.read(pick(version, "memory.oom_control", "memory.events"))
 		u.OOMKills = find(text, "oom_kill", 1)
 	}
-	if dir, version := g.dir("io"); version != 0 {
-		text, err := readFile(dir, pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
+	if d, version := g.of("io"); version != 0 {
+		text, err := d.read(pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
 		if err == nil {
 			u.IORead, u.IOWrite = ioBytes(text, stacked)
 		}
 	}
-	if dir, version := g.dir("pids"); version != 0 {
-		if peak := number(dir, "pids.peak", 1); peak != nil && *peak > 0 {
+	if d, version := g.of("pids"); version != 0 {
+		if peak := number(d, "pids.peak", 1); peak != nil && *peak > 0 {
 			*peak--
 			u.PidsPeak = peak
 		}
-		text, _ := readFile(dir, "pids.events")
+		text, _ := d.read("pids.events")
 		u.PidsLimitHits = find(text, "max", 1)
-	}
-	// Every version 2 group has these, also one without controllers beside trees of version 1.
-	if dir, version := g.in(g.m.unified); version != 0 {
-		u.StallCPU, u.StallMemory, u.StallIO = stall(dir, "cpu.pressure"), stall(dir, "memory.pressure"), stall(dir, "io.pressure")
 	}
 	return u
 }
 
+// cpuStat has the CPU time in version 2, and how often the limit held it back in both.
+const cpuStat = "cpu.stat"
+
 // stall reads the total of the "some" line: "some avg10=0.00 avg60=0.00 avg300=0.00 total=5".
-func stall(dir, file string) *uint64 {
-	text, err := readFile(dir, file) // EOPNOTSUPP where it is switched off (psi=0)
+func stall(d dir, file string) *uint64 {
+	text, err := d.read(file) // EOPNOTSUPP where it is switched off (psi=0)
 	if err != nil {
 		return nil
 	}
@@ -95,8 +95,8 @@ func find(text, key string, divide uint64) *uint64 {
 	return &n
 }
 
-func number(dir, file string, divide uint64) *uint64 {
-	text, err := readFile(dir, file)
+func number(d dir, file string, divide uint64) *uint64 {
+	text, err := d.read(file)
 	if err != nil {
 		return nil
 	}

@@ -79,7 +79,7 @@ func (l look) cgroups(layout string, explain []string) (Verdict, string, string)
 	seen := "layout " + layout
 	if layout == "none" {
 		seen += ", no limit can be enforced"
-		explain = explain[max(0, len(explain)-1):] // the others say the same of other trees
+		explain = explain[:min(len(explain), 1)] // of version 2 if there is one; the others say the same of other trees
 	}
 	if len(explain) > 0 {
 		seen += ": " + strings.Join(explain, "; ")

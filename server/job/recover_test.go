@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,65 @@ func TestTakeOver(t *testing.T) {
 	}
 	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 143 {
 		t.Errorf("long: got %v", job)
+	}
+}
+
+// A job of an older server, which made a group in every hierarchy, is taken over with all of its groups,
+// and ends with them. The next server's own jobs share none of these.
+func TestTakeOverOfMoreGroups(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("echo ready; exec sleep 1000"))
+	firstOutput(t, j)
+	table.Leave()
+	record := j.record
+	var more []string
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		before, after, _ := strings.Cut(line, " - ")
+		path := filepath.Join(strings.Fields(before)[4], groupName(t), j.id)
+		if !strings.HasPrefix(after, "cgroup ") || slices.Contains(record.Cgroups, path) {
+			continue
+		}
+		controllers := strings.Fields(after)[2]
+		if !strings.HasSuffix(controllers, ",devices") && !strings.HasSuffix(controllers, ",cpuacct") {
+			continue // no server made any there
+		}
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "tasks"), []byte(strconv.Itoa(j.init.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+		more = append(more, path)
+	}
+	more = append(more, filepath.Join("/sys/fs/cgroup", groupName(t), "not-here-any-more", j.id))
+	record.Cgroups = slices.Concat(more, record.Cgroups) // their order is the older server's
+	if err := writeRecord(j.dir, record); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	j = find(t, table, j.id)
+	other := begin(t, table, sh("echo ready; exec sleep 1000"))
+	firstOutput(t, other)
+	if err := j.Stop(unix.SIGTERM, 0, "me"); err != nil {
+		t.Fatal(err)
+	}
+	job := wait(t, j)
+	u := job.Usage
+	if job.Reason != telev1.Reason_REASON_STOPPED || u.CpuUsec == nil || u.GetMemoryPeakBytes() == 0 {
+		t.Errorf("got %v", job)
+	}
+	if other.Snapshot().Status != telev1.JobStatus_JOB_STATUS_RUNNING {
+		t.Errorf("the other job: %v", other.Snapshot())
+	}
+	table.Stop() // then all sandboxes are gone
+	for _, path := range record.Cgroups {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
 	}
 }
 

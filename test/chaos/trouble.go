@@ -171,7 +171,7 @@ func onProcess(group string, pid int, f func(fd int)) {
 	}
 }
 
-// groups are the cgroups of the jobs, in one hierarchy.
+// groups are the cgroups of the jobs, in one hierarchy in which each has its own.
 func (w *world) groups() []string {
 	for _, base := range w.ownGroups() {
 		entries, err := os.ReadDir(base)
@@ -184,7 +184,9 @@ func (w *world) groups() []string {
 				list = append(list, filepath.Join(base, e.Name()))
 			}
 		}
-		return list
+		if len(list) > 0 {
+			return list
+		}
 	}
 	return nil
 }

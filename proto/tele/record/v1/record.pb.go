@@ -41,7 +41,7 @@ type Record struct {
 	InitPid       int32  `protobuf:"varint,4,opt,name=init_pid,json=initPid,proto3" json:"init_pid,omitempty"`
 	InitStartTime uint64 `protobuf:"varint,5,opt,name=init_start_time,json=initStartTime,proto3" json:"init_start_time,omitempty"`
 	BootId        string `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	// The job's cgroup folders, absolute, in the order of the backend's hierarchies.
+	// The job's cgroup folders, absolute, one in each hierarchy that it has one in.
 	Cgroups []string `protobuf:"bytes,7,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
 	// StartRequest.idempotency_key.
 	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
