@@ -214,8 +214,7 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 		return err
 	}
 	s.mark("start recorded")
-	j.watch()
-	return nil
+	return j.watch()
 }
 
 // sayLimits tells what became of each limit.
