@@ -235,10 +235,16 @@ func newBench(tele string, quick bool) (_ *bench, err error) {
 
 // serve starts a server, which is stopped by b.close if not before.
 func (b *bench) serve(name string, flags ...string) (*server, error) {
+	return b.serveLimited(0, name, flags...)
+}
+
+// serveLimited is serve for a server that may have that many files open, 0 for as many as this process.
+func (b *bench) serveLimited(files int, name string, flags ...string) (*server, error) {
 	s, err := newServer(b.tele, filepath.Join(b.dir, name), flags...)
 	if err != nil {
 		return nil, err
 	}
+	s.files = files
 	b.mu.Lock()
 	b.servers = append(b.servers, s)
 	b.mu.Unlock()

@@ -185,13 +185,18 @@ func (b *bench) contender(name string) *contender {
 	return b.contenders[i]
 }
 
+// idleFiles is the limit of open files under which many jobs are to fit, as login shells and containers
+// often have it.
+const idleFiles = 20_000
+
 // idling has many idle jobs at once.
 func (b *bench) idling() error {
-	s, err := b.serve("many", b.cold.flags...)
+	s, err := b.serveLimited(idleFiles, "many", b.cold.flags...)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
+	b.scaled("limit of open files", idleFiles, "")
 	if _, err := s.run(b.many(400, 40), 4); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ var ownGroup = &syscall.SysProcAttr{Setpgid: true}
 type server struct {
 	tele, dir, addr string
 	flags           []string
+	files           int // its limit of open files; 0 is this process's
 	cmd             *exec.Cmd
 	ended           chan struct{}
 	client          *client.Client // over mutual TLS
@@ -49,6 +50,10 @@ func (s *server) start() error {
 	args := append([]string{"serve", "--addr", s.addr, "--state-dir", s.dir, "--keep-age", "0", "--keep-jobs", "0",
 		"--keep-output", "100G", "--stop-jobs-on-exit"}, s.flags...)
 	s.cmd = exec.Command(s.tele, args...)
+	if s.files > 0 {
+		limited := fmt.Sprintf(`ulimit -n %d && exec "$@"`, s.files)
+		s.cmd = exec.Command("/bin/sh", append([]string{"-c", limited, "sh", s.tele}, args...)...)
+	}
 	s.cmd.SysProcAttr = ownGroup
 	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	log, err := os.OpenFile(s.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

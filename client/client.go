@@ -278,6 +278,16 @@ func (c *Client) Signal(ctx context.Context, id, signal string, target telev1.Si
 	return r.GetJob(), err
 }
 
+// Resize changes the size of the terminal of a running job.
+func (c *Client) Resize(ctx context.Context, id string, size *telev1.TerminalSize) error {
+	id, err := c.fullID(ctx, id)
+	if err != nil {
+		return err
+	}
+	_, err = unary(ctx, c.link, "try again", c.jobs.Resize, &telev1.ResizeRequest{JobId: id, Size: size})
+	return err
+}
+
 // Wait returns a job when it has ended.
 func (c *Client) Wait(ctx context.Context, id string) (*telev1.Job, error) {
 	id, err := c.fullID(ctx, id)

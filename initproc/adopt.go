@@ -52,93 +52,139 @@ func startTime(pid int) (uint64, error) {
 
 // Adopt takes over the init that an earlier server started, with what it has said and the job has
 // written meanwhile: init kept both ends of everything. ErrInitGone: there is no such process any
-// more. The caller goes on with Await or Wait, and ends with Close or Detach.
+// more. The caller goes on with Await or Exit, and ends with Close or Detach.
 //
 // It takes CAP_SYS_PTRACE over init, for pidfd_getfd(2): root has it, and so has who made the user
 // namespace.
 func Adopt(id ID) (*Init, error) {
-	i := &Init{Pid: id.Pid}
-	if err := i.find(id); err != nil {
+	i := &Init{Pid: id.Pid, Stdout: -1, Stderr: -1, adopted: &id}
+	pidFD, err := i.open()
+	if err != nil {
 		return nil, err
 	}
-	for _, end := range []struct {
-		file   **os.File
-		number int
-		name   string
-	}{
-		{&i.Control, fdServerControl, "control"},
-		{&i.Stdout, fdStdoutRead, "output"},
-		{&i.Stderr, fdStderrRead, "output"},
-	} {
-		fd, err := unix.PidfdGetfd(i.PidFD, end.number, 0)
-		if err != nil {
-			i.Detach()
-			if err == unix.ESRCH {
-				return nil, ErrInitGone
-			}
-			return nil, fmt.Errorf("take descriptor %d (%s) of the sandbox's init, pid %d: %w", end.number,
-				end.name, id.Pid, os.NewSyscallError("pidfd_getfd", err))
-		}
-		*end.file = os.NewFile(uintptr(fd), end.name) // non-blocking, as it was made
+	defer unix.Close(pidFD)
+	control, err := i.getfd(pidFD, fdServerControl, "control")
+	if err == nil {
+		i.control = os.NewFile(uintptr(control), "control") // non-blocking, as it was made; so are the pipes
+		i.Stdout, err = i.getfd(pidFD, fdStdoutRead, "stdout")
+	}
+	if err == nil {
+		i.Stderr, err = i.getfd(pidFD, fdStderrRead, "stderr")
+	}
+	if err != nil {
+		i.Detach()
+		return nil, err
 	}
 	return i, nil
+}
+
+// getfd takes one of init's descriptors, by its number there. It returns -1 with an error, and ErrInitGone
+// when init has ended.
+func (i *Init) getfd(pidFD, number int, name string) (int, error) {
+	fd, err := unix.PidfdGetfd(pidFD, number, 0)
+	if err == unix.ESRCH {
+		return -1, ErrInitGone
+	}
+	if err != nil {
+		return -1, fmt.Errorf("take descriptor %d (%s) of the sandbox's init, pid %d: %w", number, name, i.Pid,
+			os.NewSyscallError("pidfd_getfd", err))
+	}
+	return fd, nil
+}
+
+// takeOne is getfd for one alone.
+func (i *Init) takeOne(number int, name string) (int, error) {
+	pidFD, err := i.open()
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pidFD)
+	return i.getfd(pidFD, number, name)
 }
 
 // Upper opens the upper layer of an overlay: all that the job has changed in its root. What is below
 // the descriptor is the job's, who may change it at any time.
 func (i *Init) Upper() (*os.File, error) {
-	fd, err := unix.PidfdGetfd(i.PidFD, fdUpper, 0)
+	fd, err := i.takeOne(fdUpper, "upper layer")
 	if err != nil {
-		return nil, fmt.Errorf("take the upper layer of the sandbox's init, pid %d: %w", i.Pid, os.NewSyscallError("pidfd_getfd", err))
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "upper"), nil
 }
 
+// open returns a pidfd of init, which the caller closes; ErrInitGone when init has ended. None is kept: with
+// thousands of jobs it would be a quarter of what a server has open, and the socket tells init's end as well.
+func (i *Init) open() (int, error) {
+	if i.adopted != nil {
+		return find(*i.adopted)
+	}
+	fd, err := unix.PidfdOpen(i.Pid, 0) // not reaped yet: it is the one
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	return fd, nil
+}
+
 // find opens the process, and makes sure that it is the one.
-func (i *Init) find(id ID) error {
-	i.PidFD = -1
+func find(id ID) (int, error) {
 	boot, err := BootID()
 	if err != nil {
-		return err
+		return -1, err
 	}
 	if boot != id.BootID || id.Pid <= 0 {
-		return ErrInitGone
+		return -1, ErrInitGone
 	}
 	fd, err := unix.PidfdOpen(id.Pid, 0)
 	if err == unix.ESRCH || err == unix.EINVAL { // EINVAL: the pid is a thread's now
-		return ErrInitGone
+		return -1, ErrInitGone
 	}
 	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+		return -1, os.NewSyscallError("pidfd_open", err)
 	}
-	i.PidFD = fd
 	// From here on the pid cannot come again unseen: if it is the right process now, it was when the
 	// pidfd was made, or else the pidfd's process is gone, which every use of it tells.
 	start, err := startTime(id.Pid)
-	if err != nil || start != id.StartTime || i.Ended() {
+	if err != nil || start != id.StartTime || ended(fd) {
 		_ = unix.Close(fd)
-		i.PidFD = -1
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-			return err
+			return -1, err
 		}
-		return ErrInitGone
+		return -1, ErrInitGone
 	}
-	return nil
+	return fd, nil
 }
 
-// Ended tells whether init has ended, which it has also when nobody has reaped it.
-func (i *Init) Ended() bool {
-	fds := []unix.PollFd{{Fd: int32(i.PidFD), Events: unix.POLLIN}}
+// ended tells whether the process has ended, which it has also when nobody has reaped it.
+func ended(pidFD int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidFD), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n == 1
 }
 
+// Ended tells whether init has ended, which it has also when nobody has reaped it.
+func (i *Init) Ended() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return true // the number may be another's by now
+	}
+	if i.adopted != nil {
+		return Gone(*i.adopted)
+	}
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, i.Pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err == nil && info.Signo != 0
+		}
+	}
+}
+
 // Gone tells whether the init called id has ended; what cannot be told is taken for alive.
 func Gone(id ID) bool {
-	var i Init
-	if errors.Is(i.find(id), ErrInitGone) {
-		return true
+	fd, err := find(id)
+	if err == nil {
+		_ = unix.Close(fd) // it was looked at
 	}
-	i.closeFiles()
-	return false
+	return errors.Is(err, ErrInitGone)
 }

@@ -44,12 +44,12 @@ func TestAdopt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exit, err := i.Wait()
+	exit, err := wait(t, i)
 	if err != nil || exit.Status.ExitStatus() != 9 {
 		t.Errorf("status %#x, %v", exit.Status, err)
 	}
 	i = handOver(t, i) // the end was seen, and nobody wrote it down
-	if exit, err = i.Wait(); err != nil || exit.Status.ExitStatus() != 9 {
+	if exit, err = wait(t, i); err != nil || exit.Status.ExitStatus() != 9 {
 		t.Errorf("the second time: status %#x, %v", exit.Status, err)
 	}
 	out.WriteString(output(t, i.Stdout))
@@ -101,7 +101,7 @@ func TestAdoptedTakesSignals(t *testing.T) {
 	if err := i.SignalAll(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if exit, err := i.Wait(); err != nil || exit.Status.Signal() != unix.SIGTERM {
+	if exit, err := wait(t, i); err != nil || exit.Status.Signal() != unix.SIGTERM {
 		t.Errorf("status %#x, %v", exit.Status, err)
 	}
 }
@@ -127,23 +127,6 @@ func TestAdoptRefusesOthers(t *testing.T) {
 	}
 	if Gone(id) {
 		t.Error("the one itself is gone")
-	}
-}
-
-func TestInterrupt(t *testing.T) {
-	needRoot(t)
-	i, err := start(t, spec(t, "sleep", "1000"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error)
-	go func() { _, err := i.Wait(); ended <- err }()
-	i.Interrupt()
-	if err := <-ended; err != ErrInterrupted {
-		t.Errorf("got %v", err)
-	}
-	if _, err := i.Wait(); err != ErrInterrupted {
-		t.Errorf("later: got %v", err)
 	}
 }
 

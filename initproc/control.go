@@ -22,8 +22,8 @@ type Exit struct {
 // ErrInitGone is returned when init ended without a word: it was killed from outside.
 var ErrInitGone = errors.New("the sandbox's init is gone")
 
-// ErrInterrupted is returned by Wait after Interrupt.
-var ErrInterrupted = errors.New("the wait for the sandbox's init was interrupted")
+// ErrRunning is returned by Exit while the command runs.
+var ErrRunning = errors.New("the command is running")
 
 // errNothing is returned by peek when init has not said anything.
 var errNothing = errors.New("no message")
@@ -37,7 +37,7 @@ func (i *Init) sendPart() error {
 	}
 	for len(blob) > 0 {
 		n := min(len(blob), maxPiece)
-		if _, err := i.Control.Write(blob[:n]); err != nil {
+		if _, err := i.control.Write(blob[:n]); err != nil {
 			return fmt.Errorf("send the plan to the sandbox's init: %w", err)
 		}
 		blob = blob[n:]
@@ -47,37 +47,33 @@ func (i *Init) sendPart() error {
 
 func (i *Init) send(m message) error {
 	m.version = messageVersion
-	if _, err := i.Control.Write(raw(&m)); err != nil {
+	if _, err := i.control.Write(raw(&m)); err != nil {
 		return fmt.Errorf("send to the sandbox's init: %w", err)
 	}
 	return nil
 }
 
-// peek returns the first message that waits in the socket and leaves it there: a server that dies
-// before it has written down what a message says leaves it to the next one.
-func (i *Init) peek(wait bool) (m message, err error) {
-	conn, err := i.Control.SyscallConn()
-	if err != nil {
-		return m, err
-	}
-	var n int
-	var recvErr error
-	err = conn.Read(func(fd uintptr) bool {
-		n, _, recvErr = unix.Recvfrom(int(fd), raw(&m), unix.MSG_DONTWAIT|unix.MSG_PEEK)
-		if recvErr == unix.ECONNRESET { // it ended before it had read all; its last words come after that
-			n, _, recvErr = unix.Recvfrom(int(fd), raw(&m), unix.MSG_DONTWAIT|unix.MSG_PEEK)
+// peek returns the first message that waits in the socket, or errNothing, and leaves it there: a server
+// that dies before it has written down what a message says leaves it to the next one.
+func peek(fd int) (m message, err error) {
+	n, reset := 0, false
+	for {
+		n, _, err = unix.Recvfrom(fd, raw(&m), unix.MSG_DONTWAIT|unix.MSG_PEEK)
+		if err == unix.ECONNRESET && !reset { // it ended before it had read all; its last words come after that
+			reset = true
+			continue
 		}
-		return !wait || recvErr != unix.EAGAIN && recvErr != unix.EINTR
-	})
+		if err != unix.EINTR {
+			break
+		}
+	}
 	switch {
-	case err != nil:
-		return m, err
-	case recvErr == unix.EAGAIN || recvErr == unix.EINTR:
+	case err == unix.EAGAIN:
 		return m, errNothing
-	case recvErr == unix.ECONNRESET || recvErr == nil && n == 0:
+	case err == unix.ECONNRESET || err == nil && n == 0:
 		return m, ErrInitGone
-	case recvErr != nil:
-		return m, os.NewSyscallError("recvfrom", recvErr)
+	case err != nil:
+		return m, os.NewSyscallError("recvfrom", err)
 	case n != messageSize || m.version != messageVersion:
 		return m, fmt.Errorf("the sandbox's init sent %d bytes of version %d, known is version %d",
 			n, m.version, messageVersion)
@@ -87,7 +83,7 @@ func (i *Init) peek(wait bool) (m message, err error) {
 
 // take removes the message that peek returned.
 func (i *Init) take() error {
-	conn, err := i.Control.SyscallConn()
+	conn, err := i.control.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -112,53 +108,71 @@ func (i *Init) Await(ctx context.Context) error {
 }
 
 // await is the first message from init, or why there is none, or which step failed.
-func (i *Init) await(ctx context.Context) (message, error) {
-	stop := context.AfterFunc(ctx, func() { _ = i.Control.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	m, err := i.peek(true)
+func (i *Init) await(ctx context.Context) (m message, err error) {
+	conn, err := i.control.SyscallConn()
+	if err != nil {
+		return m, err
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = i.control.SetReadDeadline(time.Unix(1, 0)) // fails for a closed one, on which nobody waits
+		close(interrupted)
+	})
+	var peekErr error
+	err = conn.Read(func(fd uintptr) bool {
+		m, peekErr = peek(int(fd))
+		return peekErr != errNothing
+	})
+	if !stop() { // it may be about to; the next who waits must not find the deadline
+		<-interrupted
+		_ = i.control.SetReadDeadline(time.Time{}) // the same
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return m, context.Cause(ctx)
-	case err == nil && m.kind == msgFailed:
+	case err != nil:
+		return m, err
+	case peekErr == nil && m.kind == msgFailed:
 		return m, i.plan.stepError(m.value, syscall.Errno(m.detail))
 	}
-	return m, err
+	return m, peekErr
 }
 
-// Wait returns when the command and all that came from it have ended, and how it did. The answer
-// stays in init until Close. ErrInitGone means that nobody will ever know.
-func (i *Init) Wait() (Exit, error) {
+// FD is the control socket: readable when Exit has something new to say. What holds for Stdout holds for it.
+func (i *Init) FD() int {
+	fd, err := descriptor(i.control)
+	if err != nil {
+		return -1 // it is closed
+	}
+	return int(fd)
+}
+
+// Exit tells how the command ended, with all that came from it; ErrRunning while it has not. It does not
+// wait, nor does it heed an Await that was cut off. The answer stays in init until Close. ErrInitGone means
+// that nobody will ever know.
+func (i *Init) Exit() (Exit, error) {
+	conn, err := i.control.SyscallConn()
+	if err != nil {
+		return Exit{}, err
+	}
 	for {
-		m, err := i.peek(true)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if i.interrupted.Load() {
-				return Exit{}, ErrInterrupted
-			}
-			// Left over from an Await whose context ended when it was over.
-			if err := i.Control.SetReadDeadline(time.Time{}); err != nil {
-				return Exit{}, err
-			}
-			// Interrupt may have come in between.
-			if i.interrupted.Load() {
-				return Exit{}, ErrInterrupted
-			}
-		case err != nil:
+		var m message
+		var peekErr error
+		if err := conn.Control(func(fd uintptr) { m, peekErr = peek(int(fd)) }); err != nil {
 			return Exit{}, err
-		case m.kind == msgParked, m.kind == msgRunning: // known
-			if err := i.take(); err != nil {
-				return Exit{}, err
-			}
-		default:
+		}
+		switch {
+		case peekErr == errNothing:
+			return Exit{}, ErrRunning
+		case peekErr != nil:
+			return Exit{}, peekErr
+		case m.kind != msgParked && m.kind != msgRunning: // those are known
 			return m.exit()
 		}
+		if err := i.take(); err != nil {
+			return Exit{}, err
+		}
 	}
-}
-
-// Interrupt makes Wait return ErrInterrupted, now or later.
-func (i *Init) Interrupt() {
-	i.interrupted.Store(true)
-	_ = i.Control.SetReadDeadline(time.Unix(1, 0)) // fails for a closed one, on which nobody waits
 }
 
 func (m *message) exit() (Exit, error) {

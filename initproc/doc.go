@@ -2,8 +2,8 @@
 // plan and starts an init, and the init's, which is that process.
 //
 // A caller fills in a Spec, turns it into a Plan with NewPlan, hands it to Start and asks the Init
-// that it gets to Run it. From then on Control carries messages both ways and
-// Stdout and Stderr are what the job writes.
+// that it gets to Run it. From then on Stdout and Stderr are what the job writes, and Exit tells how the
+// command ended, once FD is readable: nothing here waits for that, so a server needs no goroutine for it.
 //
 // # The plan
 //

@@ -18,6 +18,7 @@ import "golang.org/x/sys/unix"
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	58  the terminal, its slave       the command    init's end; there with Spec.Terminal alone
 //	59  the terminal, its master      kept, unused   init's end; there with Spec.Terminal alone
 //	60  the file that stdin comes from position      init's end; there with Spec.Stdin alone
 //	61  stdin pipe                    kept, unused   CloseInput, or init's end; the same, but with no terminal
@@ -34,7 +35,8 @@ const (
 	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
-	fdTerminal      = 59 // above all that a plan opens, as are those that follow
+	fdSlave         = 58 // above all that a plan opens, as are those that follow
+	fdTerminal      = 59
 	fdSpool         = 60
 	fdInput         = 61
 	fdUpper         = 62

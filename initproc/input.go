@@ -55,7 +55,7 @@ func (in *Input) End() error {
 	if in.terminal == nil {
 		return nil
 	}
-	_, err := in.terminal.Master.Write([]byte{endOfFile})
+	_, err := in.terminal.master.Write([]byte{endOfFile})
 	return err
 }
 
@@ -98,7 +98,7 @@ func (in *Input) write(n int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	wrote, err := in.terminal.Master.Write(text[:read])
+	wrote, err := in.terminal.master.Write(text[:read])
 	if wrote < read {
 		_, seekErr := in.Spool.Seek(int64(wrote-read), io.SeekCurrent)
 		err = errors.Join(err, seekErr)
@@ -153,7 +153,7 @@ func (i *Init) sendInput(in *Input) error {
 }
 
 func (i *Init) sendFile(fd int) error {
-	conn, err := i.Control.SyscallConn()
+	conn, err := i.control.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -175,27 +175,24 @@ func (i *Init) sendFile(fd int) error {
 // closed.
 func (i *Init) Input(pipe bool) (*Input, error) {
 	in := &Input{}
-	ends := []struct {
-		file   **os.File
-		number int
-		name   string
-	}{{&in.Spool, fdSpool, "spool"}, {&in.Pipe, fdInput, "input"}}
-	if !pipe {
-		ends = ends[:1]
-	}
-	for _, end := range ends {
-		fd, err := unix.PidfdGetfd(i.PidFD, end.number, 0)
-		if err != nil {
-			in.Close()
-			if err == unix.EBADF {
-				return nil, nil
-			}
-			return nil, fmt.Errorf("take descriptor %d (%s) of the sandbox's init, pid %d: %w", end.number, end.name,
-				i.Pid, os.NewSyscallError("pidfd_getfd", err))
+	take := func(file **os.File, number int, name string) error {
+		fd, err := i.takeOne(number, name)
+		if err == nil {
+			*file = os.NewFile(uintptr(fd), name)
 		}
-		*end.file = os.NewFile(uintptr(fd), end.name)
+		return err
 	}
-	return in, nil
+	err := take(&in.Spool, fdSpool, "spool")
+	if err == nil && pipe {
+		err = take(&in.Pipe, fdInput, "input")
+	}
+	if err != nil {
+		in.Close()
+	}
+	if errors.Is(err, unix.EBADF) {
+		return nil, nil
+	}
+	return in, err
 }
 
 // CloseInput closes init's writing end: when the server's is closed, too, the command's input ends.

@@ -1,6 +1,7 @@
 package initproc
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -45,7 +46,7 @@ func input(t *testing.T, text string) *Input {
 func moveInput(t *testing.T, in *Input, n int) {
 	t.Helper()
 	for n > 0 {
-		moved, err := unix.Splice(int(fdOf(t, in.Spool)), nil, int(fdOf(t, in.Pipe)), nil, n, unix.SPLICE_F_NONBLOCK)
+		moved, err := in.Move(int64(n))
 		if err != nil || moved == 0 {
 			t.Fatal(moved, err)
 		}
@@ -92,9 +93,8 @@ func TestInputOutlivesTheServer(t *testing.T) {
 func TestInputThatNobodyReads(t *testing.T) {
 	i, in := startInput(t, "x", "sh", "-c", "exec <&-; echo closed; exec sleep 1000")
 	hear(t, i, "closed")
-	_, err := unix.Splice(int(fdOf(t, in.Spool)), nil, int(fdOf(t, in.Pipe)), nil, 1, unix.SPLICE_F_NONBLOCK)
-	if err != unix.EPIPE {
-		t.Errorf("splice: %v, want EPIPE", err)
+	if _, err := in.Move(1); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("got %v, want EPIPE", err)
 	}
 }
 
@@ -144,9 +144,6 @@ func hear(t *testing.T, i *Init, texts ...string) (all string) {
 		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(all, text) }) {
 			return all
 		}
-		fds := []unix.PollFd{{Fd: fdOf(t, i.Stdout), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 10000); n == 0 || err != nil && err != unix.EINTR {
-			t.Fatalf("wrote %q, want %q: %v", all, texts, err)
-		}
+		readable(t, i.Stdout)
 	}
 }

@@ -2,12 +2,10 @@ package initproc
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,71 +44,51 @@ type response struct {
 	flags uint32
 }
 
+// ErrNoCall is returned by Next when no call waits.
+var ErrNoCall = errors.New("no system call waits for an answer")
+
 // A Listener receives notifications. One goroutine at a time uses it.
-type Listener struct{ file *os.File }
+type Listener struct{ fd int }
 
 // Listen returns the listener of a job whose Spec had SeccompListener and whose command runs: after
 // Run, or Await for an adopted one. The caller closes it.
 func (i *Init) Listen() (*Listener, error) {
-	fd, err := unix.PidfdGetfd(i.PidFD, fdListener, 0)
-	if err == unix.ESRCH {
-		return nil, ErrInitGone
-	}
+	fd, err := i.takeOne(fdListener, "listener")
 	if err != nil {
-		return nil, fmt.Errorf("take descriptor %d (listener) of the sandbox's init, pid %d: %w", fdListener, i.Pid,
-			os.NewSyscallError("pidfd_getfd", err))
+		return nil, err
 	}
-	_ = unix.SetNonblock(fd, true) // so that the runtime's poller waits for it
-	return &Listener{os.NewFile(uintptr(fd), "listener")}, nil
+	return &Listener{fd}, nil
 }
 
-// Next waits for a notification. It returns io.EOF when no process is left that could make one, and
-// ErrInterrupted after Interrupt.
-func (l *Listener) Next() (Notification, error) {
-	var n Notification
-	conn, err := l.file.SyscallConn()
-	if err != nil {
-		return n, err
-	}
-	var result error
-	err = conn.Read(func(fd uintptr) bool {
-		var done bool
-		done, result = receive(fd, &n)
-		return done
-	})
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, ErrInterrupted
-	}
-	if err != nil {
-		return n, err
-	}
-	return n, result
-}
+// FD is readable when Next has a call. Who has it in an epoll set takes it out before Close: init has the
+// same open file.
+func (l *Listener) FD() int { return l.fd }
 
-// receive takes a notification, if there is one. The kernel's call would wait for one; with one
-// reader, what poll has seen is still there, or its process has been killed, which is ENOENT.
-func receive(fd uintptr, n *Notification) (done bool, err error) {
+// Next takes a notification. It returns ErrNoCall when there is none for now, and io.EOF when no process
+// is left that could make one. The kernel's call would wait for one; with one reader, what poll has seen is
+// still there, or its process has been killed, which is ENOENT.
+func (l *Listener) Next() (n Notification, err error) {
 	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
 		_, err := unix.Poll(fds, 0)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return true, os.NewSyscallError("poll", err)
+			return n, os.NewSyscallError("poll", err)
 		case fds[0].Revents&unix.POLLIN != 0:
 		case fds[0].Revents&unix.POLLHUP != 0:
-			return true, io.EOF
+			return n, io.EOF
 		default:
-			return false, nil
+			return n, ErrNoCall
 		}
-		*n = Notification{} // the kernel takes none but an empty one
-		switch err := ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n)); err {
+		n = Notification{} // the kernel takes none but an empty one
+		switch err := ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err {
 		case 0:
-			return true, nil
+			return n, nil
 		case unix.ENOENT, unix.EINTR:
 		default:
-			return true, os.NewSyscallError("receive a seccomp notification", err)
+			return n, os.NewSyscallError("receive a seccomp notification", err)
 		}
 	}
 }
@@ -120,20 +98,12 @@ func receive(fd uintptr, n *Notification) (done bool, err error) {
 // answer makes it ask again all the same; to wait without that (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
 // would leave a call that a killed server had taken without an answer for ever.
 func (l *Listener) Refuse(n Notification, errno syscall.Errno) (bool, error) {
-	conn, err := l.file.SyscallConn()
-	if err != nil {
-		return false, err
-	}
 	r := response{id: n.id, errno: -int32(errno)}
-	var result syscall.Errno
-	err = conn.Control(func(fd uintptr) {
-		for result = unix.EINTR; result == unix.EINTR; {
-			result = ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
-		}
-	})
+	result := syscall.Errno(unix.EINTR)
+	for result == unix.EINTR {
+		result = ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
+	}
 	switch {
-	case err != nil:
-		return false, err
 	case result == unix.ENOENT || result == unix.EINPROGRESS:
 		return false, nil
 	case result != 0:
@@ -142,14 +112,11 @@ func (l *Listener) Refuse(n Notification, errno syscall.Errno) (bool, error) {
 	return true, nil
 }
 
-func ioctl(fd uintptr, request uintptr, p unsafe.Pointer) syscall.Errno {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(p))
+func ioctl(fd int, request uintptr, p unsafe.Pointer) syscall.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(p))
 	runtime.KeepAlive(p)
 	return errno
 }
 
-// Interrupt makes Next return ErrInterrupted, now or later.
-func (l *Listener) Interrupt() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) }
-
 // Close lets go of the listener. Init has it still.
-func (l *Listener) Close() { _ = l.file.Close() } // nothing was written that could be lost
+func (l *Listener) Close() { _ = unix.Close(l.fd) } // nothing was written that could be lost

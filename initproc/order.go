@@ -64,7 +64,6 @@ func rest(b *builder, s Spec, h host) {
 	execute(b, s)
 	endCommand(b, fork)
 	leaveInput(b, s, input)
-	leaveTerminal(b, s, terminal)
 	toStay(b, s)
 	b.step("report that the command runs", opReport)
 	b.step("supervise", opSupervise)

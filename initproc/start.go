@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,25 +26,28 @@ type StartOptions struct {
 
 // An Init is a started sandbox as the server holds it.
 type Init struct {
-	// Pid is init's pid on the host, PidFD the pidfd that refers to it, readable when it has ended.
-	Pid   int
-	PidFD int
-	// Control is the server's end of the socket, Stdout and Stderr are the reading ends of what the
-	// job writes; all non-blocking.
-	Control        *os.File
-	Stdout, Stderr *os.File
+	// Pid is init's pid on the host. That of an init that this process has started stays its own until Close:
+	// nobody else waits for it, and Go's runtime catches SIGCHLD, so that the kernel does not reap by itself.
+	Pid int
+	// Stdout and Stderr are the reading ends of what the job writes, non-blocking. Who has them in an epoll
+	// set takes them out before Close or Detach: init has the same open file, so closing does not.
+	Stdout, Stderr int
 
-	plan        *Plan // nil once the command runs, and for an adopted one
-	sent        int   // how many of its parts init has
-	interrupted atomic.Bool
-	close       sync.Once
+	control *os.File // the server's end of the socket, non-blocking
+	adopted *ID      // of an init that an earlier server started; nil for one of this process's own
+
+	plan *Plan // nil once the command runs, and for an adopted one
+	sent int   // how many of its parts init has
+
+	mu     sync.Mutex
+	closed bool // or detached
 }
 
 // Start makes an init in namespaces and a cgroup of its own, which carries out the first part of the plan
 // and then waits for the rest. It is gone when this process ends before it has the plan whole. The caller
 // goes on with Run, and ends with Close.
 func Start(plan *Plan, o StartOptions) (*Init, error) {
-	i := &Init{PidFD: -1, plan: plan}
+	i := &Init{Stdout: -1, Stderr: -1, plan: plan}
 	if err := i.start(o); err != nil {
 		i.Close()
 		return nil, err
@@ -105,40 +107,39 @@ var self = sync.OnceValues(func() (*os.File, error) {
 })
 
 func (i *Init) start(o StartOptions) error {
-	var kept []*os.File // init's, closed here once it has them
+	var kept []int // init's, closed here once it has them
 	defer func() {
-		for _, f := range kept {
-			_ = f.Close() // nothing was written through it
+		for _, fd := range kept {
+			_ = unix.Close(fd) // nothing was written through it
 		}
 	}()
-	keep := func(f *os.File, err error) *os.File {
+	keep := func(fd int, err error) (int, error) {
 		if err == nil {
-			kept = append(kept, f)
+			kept = append(kept, fd)
 		}
-		return f
+		return fd, err
 	}
-	null, err := os.Open(os.DevNull)
-	if keep(null, err); err != nil {
-		return err
+	null, err := keep(unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0))
+	if err != nil {
+		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
-	var stdout, stderr, control *os.File
+	var stdout, stderr, control int
 	if i.Stdout, stdout, err = outputPipe(); err != nil {
 		return err
 	}
-	keep(stdout, nil)
+	kept = append(kept, stdout)
 	if i.Stderr, stderr, err = outputPipe(); err != nil {
 		return err
 	}
-	keep(stderr, nil)
-	if i.Control, control, err = controlSocket(); err != nil {
+	kept = append(kept, stderr)
+	if i.control, control, err = controlSocket(); err != nil {
 		return err
 	}
-	keep(control, nil)
-	child, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	kept = append(kept, control)
+	child, err := keep(unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK))
 	if err != nil {
 		return os.NewSyscallError("eventfd", err)
 	}
-	childFile := keep(os.NewFile(uintptr(child), "eventfd"), nil)
 	server, err := self()
 	if err != nil {
 		return err
@@ -148,10 +149,17 @@ func (i *Init) start(o StartOptions) error {
 		return err
 	}
 	// The order is the table in fds.go.
-	files := []*os.File{null, stdout, stderr, control, i.Control, i.Stdout, i.Stderr, childFile, server, exe}
-	files = append(files, o.Join...)
+	fds := []uintptr{uintptr(null), uintptr(stdout), uintptr(stderr), uintptr(control), uintptr(i.FD()),
+		uintptr(i.Stdout), uintptr(i.Stderr), uintptr(child)}
+	for _, f := range append([]*os.File{server, exe}, o.Join...) {
+		fd, err := descriptor(f)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
 	if len(i.plan.parts[0]) > fitsSocket {
-		if err := i.clone(files, o); err != nil {
+		if err := i.clone(fds, o); err != nil {
 			return err
 		}
 		return i.sendPart()
@@ -160,22 +168,22 @@ func (i *Init) start(o StartOptions) error {
 	if err := i.sendPart(); err != nil {
 		return err
 	}
-	return i.clone(files, o)
+	return i.clone(fds, o)
 }
 
 // fitsSocket is how much a socket holds in any case that nobody reads yet, less than half of the kernel's
 // default (socket(7), wmem_default).
 const fitsSocket = 64 << 10
 
-func (i *Init) clone(files []*os.File, o StartOptions) error {
+func (i *Init) clone(fds []uintptr, o StartOptions) error {
 	attr := &syscall.ProcAttr{
-		Env: []string{},
-		Dir: "/",
+		Env:   []string{},
+		Dir:   "/",
+		Files: fds,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  i.plan.namespaces,
 			UseCgroupFD: o.Cgroup >= 0,
 			CgroupFD:    o.Cgroup,
-			PidFD:       &i.PidFD,
 			Setsid:      true,
 		},
 	}
@@ -184,13 +192,6 @@ func (i *Init) clone(files []*os.File, o StartOptions) error {
 			return []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
 		}
 		attr.Sys.UidMappings, attr.Sys.GidMappings = mapID(os.Getuid()), mapID(os.Getgid())
-	}
-	for _, f := range files {
-		fd, err := descriptor(f)
-		if err != nil {
-			return err
-		}
-		attr.Files = append(attr.Files, fd)
 	}
 	var pid int
 	err := o.Template.do(func() (err error) {
@@ -215,48 +216,60 @@ func descriptor(f *os.File) (uintptr, error) {
 	return number, err
 }
 
-func outputPipe() (read, write *os.File, err error) {
+func outputPipe() (read, write int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, os.NewSyscallError("pipe2", err)
+		return -1, -1, os.NewSyscallError("pipe2", err)
 	}
 	// The command's end blocks, as programs expect.
 	_ = unix.SetNonblock(fds[0], true)
 	// Refused to a user with many pipes (pipe(7), pipe-user-pages-soft): then it stays smaller.
 	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output"), nil
+	return fds[0], fds[1], nil
 }
 
-func controlSocket() (ours, inits *os.File, err error) {
+func controlSocket() (ours *os.File, inits int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
+		return nil, -1, os.NewSyscallError("socketpair", err)
 	}
 	_ = unix.SetNonblock(fds[0], true)
-	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
+	return os.NewFile(uintptr(fds[0]), "control"), fds[1], nil
 }
 
 // Close ends the sandbox, whatever it is doing, and returns when nothing of it is left: with PID 1
 // the kernel ends every process of the PID namespace. It is also the good-bye to an init that has
 // said how its command ended: there is nothing left to kill then.
 func (i *Init) Close() {
-	i.close.Do(func() {
-		if i.Pid > 0 {
-			_ = unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0) // gone already is as good
-			i.reap()
+	if !i.closes() {
+		return
+	}
+	i.closeFiles()
+	switch {
+	case i.adopted != nil:
+		i.closeAdopted()
+	case i.Pid > 0:
+		_ = unix.Kill(i.Pid, unix.SIGKILL) // gone already is as good
+		for unix.Waitid(unix.P_PID, i.Pid, nil, unix.WEXITED, nil) == unix.EINTR {
 		}
-		i.closeFiles()
-	})
+	}
 }
 
-// reap waits until init has ended, and takes it in where it is this process's own child.
-func (i *Init) reap() {
+// closeAdopted ends an init whose pid may be another process's when it is gone. That takes a descriptor; the
+// files are closed, so there is one.
+func (i *Init) closeAdopted() {
+	fd, err := i.open()
+	if err != nil {
+		return // gone, or else the removal of its cgroup tells that it is not
+	}
+	defer unix.Close(fd)
+	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // gone already is as good
 	for {
-		switch unix.Waitid(unix.P_PIDFD, i.PidFD, nil, unix.WEXITED, nil) {
+		switch unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil) {
 		case unix.EINTR:
 			continue
-		case unix.ECHILD: // adopted: somebody else's child
-			fds := []unix.PollFd{{Fd: int32(i.PidFD), Events: unix.POLLIN}}
+		case unix.ECHILD: // somebody else's child; not in a test, where one process is both servers
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 			if _, err := unix.Poll(fds, -1); err == unix.EINTR {
 				continue
 			}
@@ -266,15 +279,28 @@ func (i *Init) reap() {
 }
 
 // Detach lets go of init, which goes on; Adopt takes it back.
-func (i *Init) Detach() { i.close.Do(i.closeFiles) }
+func (i *Init) Detach() {
+	if i.closes() {
+		i.closeFiles()
+	}
+}
+
+// closes tells the first who closes that it is for him to do.
+func (i *Init) closes() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	first := !i.closed
+	i.closed = true
+	return first
+}
 
 func (i *Init) closeFiles() {
-	if i.PidFD >= 0 {
-		_ = unix.Close(i.PidFD)
-	}
-	for _, f := range []*os.File{i.Control, i.Stdout, i.Stderr} {
-		if f != nil {
-			_ = f.Close() // nothing was written that could be lost
+	for _, fd := range []int{i.Stdout, i.Stderr} {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing was written that could be lost
 		}
+	}
+	if i.control != nil {
+		_ = i.control.Close() // the same
 	}
 }

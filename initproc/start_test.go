@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,34 +80,50 @@ func startWith(t *testing.T, s Spec, in *Input) (*Init, error) {
 // finish waits for the command's end and returns it with what it wrote.
 func finish(t *testing.T, i *Init) (Exit, string) {
 	t.Helper()
-	exit, err := i.Wait()
+	exit, err := wait(t, i)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return exit, output(t, i.Stdout) + output(t, i.Stderr)
 }
 
+// wait returns how the command ended when it has.
+func wait(t *testing.T, i *Init) (Exit, error) {
+	t.Helper()
+	for {
+		exit, err := i.Exit()
+		if err != ErrRunning {
+			return exit, err
+		}
+		readable(t, i.FD())
+	}
+}
+
+// readable returns when there is something to read, or nobody any more who could write.
+func readable(t *testing.T, fd int) {
+	t.Helper()
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 60_000)
+	for err == unix.EINTR {
+		n, err = unix.Poll(fds, 60_000)
+	}
+	if n != 1 {
+		t.Fatalf("nothing in a minute: %v", err)
+	}
+}
+
 // output is what is in the pipe now.
-func output(t *testing.T, f *os.File) string {
+func output(t *testing.T, pipe int) string {
 	t.Helper()
 	var all bytes.Buffer
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := unix.Read(int(fdOf(t, f)), buf)
+		n, err := unix.Read(pipe, buf)
 		if n <= 0 || err != nil {
 			return all.String()
 		}
 		all.Write(buf[:n])
 	}
-}
-
-func fdOf(t *testing.T, f *os.File) int32 {
-	t.Helper()
-	fd, err := descriptor(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int32(fd)
 }
 
 func run(t *testing.T, command ...string) (Exit, string) {
@@ -410,10 +427,7 @@ func TestSignalReachesTheCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds := []unix.PollFd{{Fd: fdOf(t, i.Stdout), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds, 10000); err != nil {
-		t.Fatal(err)
-	}
+	readable(t, i.Stdout)
 	if err := i.SignalAll(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
@@ -447,11 +461,74 @@ func TestKilledInitIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0); err != nil {
+	for _, kind := range []string{"its own", "adopted"} {
+		if kind == "adopted" {
+			if i, err = start(t, spec(t, "sleep", "1000")); err != nil {
+				t.Fatal(err)
+			}
+			i = handOver(t, i)
+		}
+		if i.Ended() {
+			t.Errorf("%s: has ended already", kind)
+		}
+		if err := unix.Kill(i.Pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wait(t, i); !errors.Is(err, ErrInitGone) {
+			t.Errorf("%s: got %v, want ErrInitGone", kind, err)
+		}
+		for end := time.Now().Add(time.Minute); !i.Ended(); runtime.Gosched() { // its socket goes first
+			if time.Now().After(end) {
+				t.Fatalf("%s: has not ended", kind)
+			}
+		}
+		i.Close()
+		if !i.Ended() {
+			t.Errorf("%s: has not ended when it is closed", kind)
+		}
+	}
+}
+
+// A context that ends just when Await has what it waited for leaves nothing behind: neither a later Await
+// nor Exit fails for it.
+func TestAwaitThatIsCancelledTooLate(t *testing.T) {
+	needRoot(t)
+	i, err := start(t, spec(t, "sleep", "1000"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.Wait(); !errors.Is(err, ErrInitGone) {
-		t.Errorf("got %v, want ErrInitGone", err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	succeeded := 0
+	for range 100 {
+		switch err := i.Await(ended); { // what init said of the start is there still
+		case err == nil:
+			succeeded++
+		case err != context.Canceled:
+			t.Fatal(err)
+		}
+		if err := i.Await(t.Context()); err != nil {
+			t.Fatalf("the next Await: %v", err)
+		}
+	}
+	if succeeded == 0 {
+		t.Error("no Await was faster than the end of its context")
+	}
+	if _, err := i.Exit(); err != ErrRunning {
+		t.Errorf("the exit is %v", err)
+	}
+	// As if the clean-up had come too late.
+	if err := i.control.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Exit(); err != ErrRunning {
+		t.Errorf("the exit is %v", err)
+	}
+	if err := i.SignalAll(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := wait(t, i); err != nil || exit.Status.Signal() != unix.SIGTERM {
+		t.Errorf("status %#x, %v", exit.Status, err)
 	}
 }
 

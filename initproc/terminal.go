@@ -3,7 +3,6 @@ package initproc
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -11,8 +10,9 @@ import (
 )
 
 // This file is the terminal of a job with Spec.Terminal: a pseudo-terminal of the job's own /dev/pts, which
-// its command has as its controlling terminal and as standard input, output and error. Init keeps the other
-// side, and the server takes it from there.
+// its command has as its controlling terminal and as standard input, output and error. Init keeps both sides:
+// the master, which the server takes from there, and the slave, or reading would fail while the command has
+// closed it and could open it again.
 //
 //	command <--> slave | master ---- splice ----> stdout pipe ---- splice ----> output
 //	                        ^------- write ------ file that stdin comes from
@@ -55,7 +55,8 @@ func openTerminal(b *builder, s Spec) arg {
 		b.step("give the terminal to the user", unix.SYS_FCHOWN, slave, number(s.UID), number(s.GID))
 	}
 	b.keep("keep the terminal's other side", master, fdTerminal)
-	return slave
+	b.keep("keep the terminal", slave, fdSlave)
+	return number(fdSlave)
 }
 
 // usualModes are those that the kernel gives a new terminal, struct ktermios, and that its text is UTF-8:
@@ -92,140 +93,78 @@ func takeTerminal(b *builder, s Spec, slave arg) {
 	}
 }
 
-// leaveTerminal leaves the slave to the command: reading the master fails once nobody has it any more.
-func leaveTerminal(b *builder, s Spec, slave arg) {
-	if s.Terminal != nil {
-		b.step("leave the terminal to the command", unix.SYS_CLOSE, slave)
-	}
-}
-
 // A Terminal is the server's side of a job's.
 type Terminal struct {
-	// Master is it, non-blocking. Pipe is the writing end of the pipe that Init.Stdout reads.
-	Master, Pipe *os.File
+	master *os.File // non-blocking
+	pipe   int      // the writing end of the pipe that Init.Stdout reads
 }
 
 // Terminal takes the terminal from an init whose Spec had one and whose command runs.
 func (i *Init) Terminal() (*Terminal, error) {
-	t := &Terminal{}
-	for _, end := range []struct {
-		file   **os.File
-		number int
-		name   string
-	}{{&t.Master, fdTerminal, "terminal"}, {&t.Pipe, fdStdout, "output"}} {
-		fd, err := unix.PidfdGetfd(i.PidFD, end.number, 0)
-		if err != nil {
-			t.Close()
-			if err == unix.ESRCH {
-				return nil, ErrInitGone
-			}
-			return nil, fmt.Errorf("take descriptor %d (%s) of the sandbox's init, pid %d: %w", end.number, end.name,
-				i.Pid, os.NewSyscallError("pidfd_getfd", err))
-		}
-		_ = unix.SetNonblock(fd, true) // of the pipe, too: the command does not have it
-		*end.file = os.NewFile(uintptr(fd), end.name)
+	master, err := i.takeOne(fdTerminal, "terminal")
+	if err != nil {
+		return nil, err
+	}
+	t := &Terminal{os.NewFile(uintptr(master), "terminal"), -1} // non-blocking, as it was made
+	if t.pipe, err = i.takeOne(fdStdout, "output"); err != nil {
+		t.Close()
+		return nil, err
 	}
 	return t, nil
 }
 
 // Close lets go of it. Init has it still.
 func (t *Terminal) Close() {
-	for _, f := range []*os.File{t.Master, t.Pipe} {
-		if f != nil {
-			_ = f.Close() // what was written is the kernel's
-		}
+	_ = t.master.Close() // what was written is the kernel's
+	if t.pipe >= 0 {
+		_ = unix.Close(t.pipe) // the same
 	}
+}
+
+// FD is readable when Move has something to move. What holds for Init.Stdout holds for it.
+func (t *Terminal) FD() int {
+	fd, err := descriptor(t.master)
+	if err != nil {
+		return -1 // it is closed
+	}
+	return int(fd)
 }
 
 // Resize changes the size, of which the foreground process group is told by SIGWINCH.
 func (t *Terminal) Resize(s Size) error {
-	fd, err := descriptor(t.Master)
+	conn, err := t.master.SyscallConn()
 	if err != nil {
 		return err
 	}
-	err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Columns})
-	return os.NewSyscallError("ioctl TIOCSWINSZ", err)
-}
-
-// Move moves what the command writes to the pipe, once, and waits for it, or for room in the pipe. It
-// returns io.EOF when nobody has the terminal open, and os.ErrDeadlineExceeded when there was nothing by a
-// deadline of Master's.
-func (t *Terminal) Move() error {
-	master, err := t.Master.SyscallConn()
-	if err != nil {
-		return err
-	}
-	pipe, err := t.Pipe.SyscallConn()
-	if err != nil {
-		return err
-	}
-	to, err := descriptor(t.Pipe)
-	if err != nil {
-		return err
-	}
-	var moveErr error
-	err = master.Read(func(from uintptr) bool {
-		moveErr = move(int(from), int(to))
-		return moveErr != unix.EAGAIN
+	var ioctlErr error
+	err = conn.Control(func(fd uintptr) {
+		ioctlErr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Columns})
 	})
-	switch {
-	case err != nil:
-		return err
-	case moveErr == errFull:
-		return pipe.Write(func(to uintptr) bool { return has(int(to), unix.POLLOUT) })
-	}
-	return moveErr
+	return errors.Join(err, os.NewSyscallError("ioctl TIOCSWINSZ", ioctlErr))
 }
 
-// Rest moves what is there, without waiting for more; it returns io.EOF when that was all, and nil when
-// the pipe is full.
-func (t *Terminal) Rest() error {
-	master, err := descriptor(t.Master)
-	if err != nil {
-		return err
-	}
-	pipe, err := descriptor(t.Pipe)
-	if err != nil {
-		return err
-	}
+// Move moves some of what the command has written to the pipe, or nothing while that is full. It returns
+// io.EOF when there is nothing for now.
+func (t *Terminal) Move() error {
 	for {
-		switch err := move(int(master), int(pipe)); err {
-		case nil:
-		case unix.EAGAIN, io.EOF:
-			return io.EOF
-		case errFull:
-			return nil
-		default:
-			return err
-		}
-	}
-}
-
-// errFull says that there is something to move, and no room for it.
-var errFull = errors.New("the pipe is full")
-
-// move moves some of what is in a terminal to a pipe: EAGAIN when there is nothing, io.EOF when nobody has
-// the terminal open.
-func move(terminal, pipe int) error {
-	for {
-		_, err := unix.Splice(terminal, nil, pipe, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
+		_, err := unix.Splice(t.FD(), nil, t.pipe, nil, 64<<10, unix.SPLICE_F_NONBLOCK)
 		switch {
 		case err == unix.EINTR:
-		case err == unix.EIO:
+			continue
+		case err == unix.EIO: // the command has ended, and nobody has the other side open
 			return io.EOF
-		case err != unix.EAGAIN:
-			return os.NewSyscallError("splice", err)
-		case !has(terminal, unix.POLLIN):
-			return err
-		case !has(pipe, unix.POLLOUT):
-			return errFull
+		case err == unix.EAGAIN && !waits(t.FD()):
+			return io.EOF
+		case err == unix.EAGAIN: // there is no room
+			return nil
 		}
+		return os.NewSyscallError("splice", err)
 	}
 }
 
-// has tells whether a descriptor is ready.
-func has(fd int, event int16) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: event}}
+// waits tells whether there is something to read.
+func waits(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, err := unix.Poll(fds, 0)
-	return err == nil && fds[0].Revents&event != 0
+	return err == nil && fds[0].Revents&unix.POLLIN != 0
 }

@@ -39,6 +39,8 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))
 	case errors.Is(err, job.ErrNoInput):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NO_INPUT"))
+	case errors.Is(err, job.ErrNoTerminal):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NO_TERMINAL"))
 	case errors.Is(err, job.ErrInputLost):
 		return detailed(codes.FailedPrecondition, err.Error(), info("INPUT_LOST"))
 	case errors.Is(err, job.ErrOutputRemoved):

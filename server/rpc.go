@@ -174,6 +174,17 @@ func (s *service) Signal(ctx context.Context, r *telev1.SignalRequest) (*telev1.
 	return &telev1.SignalResponse{Job: j.Snapshot()}, nil
 }
 
+func (s *service) Resize(ctx context.Context, r *telev1.ResizeRequest) (*telev1.ResizeResponse, error) {
+	j, err := s.controlled(ctx, r.JobId, "resize its terminal")
+	if err != nil {
+		return nil, err
+	}
+	if err := job.CheckSize("size", r.Size); err != nil {
+		return nil, toStatus(err)
+	}
+	return &telev1.ResizeResponse{}, toStatus(j.Resize(r.Size))
+}
+
 func (s *service) Wait(ctx context.Context, r *telev1.WaitRequest) (*telev1.WaitResponse, error) {
 	j, err := s.find(ctx, r.JobId)
 	if err != nil {

@@ -360,7 +360,7 @@ func TestMaxJobs(t *testing.T) {
 // A server whose descriptors are all jobs' says what to do about it, and can still be called.
 func TestMoreJobsThanFiles(t *testing.T) {
 	was := jobFiles
-	jobFiles = func() int { return 10 }
+	jobFiles = func() int { return 8 }
 	defer func() { jobFiles = was }()
 	c, _ := serve(t, Command{})
 	start(t, c, sh("sleep 1000"))

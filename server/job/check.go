@@ -50,6 +50,11 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkPlaces(spec); err != nil {
 		return err
 	}
+	if size := spec.Terminal; size != nil {
+		if err := CheckSize("spec.terminal", size); err != nil {
+			return err
+		}
+	}
 	if _, known := telev1.Network_name[int32(spec.Network)]; !known {
 		return bad("spec.network", "%d is unknown", spec.Network)
 	}

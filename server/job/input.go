@@ -75,7 +75,7 @@ func (j *Job) makeInput() (*initproc.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	ends, err := initproc.NewInput(file.Name(), true)
+	ends, err := initproc.NewInput(file.Name(), !j.terminal)
 	if err != nil {
 		_ = file.Close() // nothing is in it
 		return nil, err
@@ -96,9 +96,12 @@ func (j *Job) openInput() error {
 	if !j.stdin {
 		return nil
 	}
-	ends, err := j.init.Input(true)
+	ends, err := j.init.Input(!j.terminal)
 	if err != nil {
 		return err
+	}
+	if ends != nil && j.terminal {
+		ends.TypeAt(j.screen)
 	}
 	in := &input{ends: ends, writers: map[string]int64{}}
 	j.setInput(in)
@@ -334,6 +337,7 @@ func (in *input) cutLocked() {
 
 // closeLocked lets the command see the end of its input, behind what is in the pipe.
 func (in *input) closeLocked() {
+	_ = in.ends.End()            // of a terminal that is gone there is no end to see
 	_ = in.job.init.CloseInput() // an init that is gone has closed it
 	in.shutLocked(ErrInputClosed)
 	_ = os.Remove(inputPath(in.job.dir)) // it goes with the job otherwise

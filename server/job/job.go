@@ -3,8 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"slices"
 	"sync"
@@ -35,39 +33,42 @@ type Job struct {
 	namedUser bool
 	overlay   bool          // its root is writable
 	stdin     bool          // it has a standard input
+	terminal  bool          // it has a terminal
 	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
 
-	outputEnd sync.Once
-
-	// While it runs. The goroutines that end with it need no mu for them; they go when it is thin.
+	// While it runs. Who works on what the job does needs no mu for them; they go when it is thin.
 	init  *initproc.Init
 	group *cgroup.Group
 
-	mu      sync.Mutex
-	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed. nil when thin
-	thin    thin             // of one that ended long ago
-	ending  bool             // its end was seen: the record is end's alone
-	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
-	timers  []*time.Timer
-	refused refusals
-	input   *input   // while it runs, where it has one
-	upper   *os.File // what it changes in its root, while it runs
+	mu       sync.Mutex
+	record   *recordv1.Record // what is on disk; once the job runs it is replaced, not changed. nil when thin
+	thin     thin             // of one that ended long ago
+	ending   bool             // its end was seen: the record is end's alone
+	log      *output.Log      // nil for an ended job of an earlier server until somebody reads it
+	timers   []*time.Timer
+	refused  refusals
+	watching *watch // from when its command runs
+	input    *input // while it runs, where it has one
+	screen   *initproc.Terminal
+	upper    *os.File // what it changes in its root, while it runs
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
-		stdin:   record.Job.Spec.GetStdin(),
-		created: record.Job.CreatedAt.AsTime().UnixNano(),
-		made:    make(chan struct{}), done: make(chan struct{})}
+		stdin:    record.Job.Spec.GetStdin(),
+		terminal: record.Job.Spec.GetTerminal() != nil,
+		created:  record.Job.CreatedAt.AsTime().UnixNano(),
+		made:     make(chan struct{}), done: make(chan struct{})}
 }
 
 // files is how many descriptors the server has open for the job while it runs, but for its output:
-// init's pidfd and socket and two pipes; the upper layer; the listener; the input's file twice and its pipe.
+// init's socket and two pipes; the upper layer; the listener; the input's file twice, and its pipe; the
+// terminal, and the pipe to the output.
 func (j *Job) files() int {
-	n := 4
+	n := 3
 	if j.overlay {
 		n++
 	}
@@ -76,6 +77,9 @@ func (j *Job) files() int {
 	}
 	if j.stdin {
 		n += 3
+	}
+	if j.terminal {
+		n += 2
 	}
 	return n
 }
@@ -213,7 +217,7 @@ func (j *Job) Signal(signal syscall.Signal, target telev1.SignalTarget, by strin
 	default:
 		err = j.init.SignalGroup(signal)
 	}
-	if errors.Is(err, unix.EPIPE) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
 		return ErrEnded
 	}
 	return err
@@ -261,79 +265,12 @@ func (j *Job) timeOutLocked() {
 // stopGrace is how long a job has between the signal and the kill when nobody said.
 const stopGrace = 10 * time.Second
 
-// watch starts what moves the output and waits for the end. The goroutines end with the job, or
-// when the server leaves it (leave).
-func (j *Job) watch() {
+func (j *Job) stopTimers() {
 	j.mu.Lock()
-	j.timeOutLocked()
-	if stop := j.record.Stop; stop != nil {
-		j.killAtLocked(stop.KillAt.AsTime())
+	defer j.mu.Unlock()
+	for _, timer := range j.timers {
+		timer.Stop()
 	}
-	j.mu.Unlock()
-	var drains sync.WaitGroup
-	var kept [2]bool
-	drains.Go(func() { kept[0] = j.drain(output.Stdout, j.init.Stdout) })
-	drains.Go(func() { kept[1] = j.drain(output.Stderr, j.init.Stderr) })
-	stopRefused := j.watchRefused()
-	go func() {
-		exit, err := j.init.Wait()
-		past := time.Unix(1, 0)
-		_ = j.init.Stdout.SetReadDeadline(past)
-		_ = j.init.Stderr.SetReadDeadline(past)
-		drains.Wait()
-		stopRefused()
-		if errors.Is(err, initproc.ErrInterrupted) || !kept[0] || !kept[1] || !j.end(exit, err) {
-			j.leave()
-		}
-	}()
-}
-
-// drain moves output as it comes, until the pipe is empty after its deadline, or nobody can write
-// to it any more. It returns false when the server ends before everything could be kept.
-func (j *Job) drain(s output.Stream, pipe *os.File) bool {
-	conn, err := pipe.SyscallConn()
-	if err != nil {
-		return true // closed: there is nothing
-	}
-	once := func(fd uintptr) error {
-		_, err := j.log.Drain(s, int(fd))
-		if errors.Is(err, output.ErrLimit) || j.table.options.StopWhenFull && errors.Is(err, output.ErrFull) {
-			j.outputEnds(err)
-			_, err = j.log.Discard(int(fd))
-		}
-		return err
-	}
-	for told := false; ; {
-		var err error
-		over := conn.Read(func(fd uintptr) bool { err = once(fd); return err != nil }) != nil
-		if over { // what the command wrote last, after the deadline
-			_ = conn.Control(func(fd uintptr) { err = once(fd) }) // fails for a closed one
-		}
-		if err == nil || err == io.EOF {
-			return true
-		}
-		// The bytes wait in the pipe, and the job with them when it is full.
-		if !told {
-			j.table.options.Log.Warn().Err(err).Str("job", j.id).Msg("output cannot be kept, the job waits")
-			told = true
-		}
-		j.table.tidyUp()
-		select {
-		case <-j.table.space.Freed():
-		case <-j.table.life.Done():
-			return false
-		}
-	}
-}
-
-// outputEnds stops a job that wrote more than is kept; once, however much it goes on to write.
-func (j *Job) outputEnds(cause error) {
-	j.outputEnd.Do(func() {
-		message := fmt.Sprintf("wrote more output than is kept: %v", cause)
-		if err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
-			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at the output limit")
-		}
-	})
 }
 
 // end writes down how the job ended, tells it, and takes its sandbox away. In this order: until the record
@@ -342,10 +279,8 @@ func (j *Job) outputEnds(cause error) {
 func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.warm.begin()
 	defer j.table.warm.end()
+	j.stopTimers()
 	j.mu.Lock()
-	for _, timer := range j.timers {
-		timer.Stop()
-	}
 	record := proto.Clone(j.record).(*recordv1.Record)
 	j.ending = true                            // a stop that comes now would write its record over ours
 	init, group, log := j.init, j.group, j.log // from the shelf on they may go
@@ -378,6 +313,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	close(j.done)
 
 	j.closeUpper()
+	j.closeTerminal()
 	init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, group.Delete())
@@ -393,11 +329,7 @@ func (j *Job) removeWork() { _ = quota.Release(workDir(j.dir), os.Remove) }
 
 // leave lets go of a job that runs on: the server ends, and the next one takes it.
 func (j *Job) leave() {
-	j.mu.Lock()
-	for _, timer := range j.timers {
-		timer.Stop()
-	}
-	j.mu.Unlock()
+	j.stopTimers()
 	j.letGo()
 }
 
@@ -405,6 +337,7 @@ func (j *Job) leave() {
 func (j *Job) letGo() {
 	j.closeUpper()
 	j.shutInput(ErrClosing)
+	j.closeTerminal()
 	j.init.Detach()
 	if j.log != nil {
 		_ = j.log.Close() // readers go on

@@ -187,12 +187,17 @@ func (t *Table) adopt(j *Job) (err error) {
 	if err := j.openUpper(); err != nil {
 		return err
 	}
+	if err := j.openTerminal(); err != nil {
+		return err
+	}
 	if err := j.openInput(); err != nil {
 		return err
 	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
 	j.askAgain()
-	j.watch()
+	if err := j.watch(); err != nil {
+		return err
+	}
 	t.add(j)
 	return nil
 }
@@ -249,7 +254,6 @@ func (t *Table) recoverLost(j *Job) error {
 // nobody is told of an end that the next server would not know.
 func (t *Table) loseLater(j *Job, record *recordv1.Record) {
 	j.ending = true
-	j.init = &initproc.Init{PidFD: -1} // for those who would interrupt it
 	close(j.made)
 	if err := t.space.Add(j.dir); err != nil {
 		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")

@@ -227,26 +227,33 @@ func TestStopGoesOn(t *testing.T) {
 	}
 }
 
-// A job whose init was killed is lost, whether a server was there or not; its output is kept.
+// A job whose init was killed is lost, whether the server that started it was there, none, or the next
+// one; its output is kept.
 func TestInitKilled(t *testing.T) {
 	table := open(t)
-	for _, name := range []string{"with a server", "without"} { // in this order: the second ends the server
-		serverIsThere := name == "with a server"
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		left, taken bool // before the kill
+	}{{"with its server", false, false}, {"without", true, false}, {"with the next", true, true}} {
+		outer := t // what opens a table closes it at its end
+		t.Run(test.name, func(t *testing.T) {
 			j := begin(t, table, sh("echo ready; exec sleep 1000"))
 			firstOutput(t, j)
 			pid := j.init.Pid
-			if !serverIsThere {
+			if test.left {
 				table.Leave()
+			}
+			if test.taken {
+				table = reopen(outer, table)
 			}
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			if !serverIsThere {
+			if test.left && !test.taken {
 				if _, err := unix.Wait4(pid, nil, 0, nil); err != nil { // this process is the earlier server too
 					t.Fatal(err)
 				}
-				table = reopen(t, table)
+				table = reopen(outer, table)
 			}
 			j = find(t, table, j.id)
 			job := wait(t, j)
@@ -740,4 +747,48 @@ func TestLeftAlone(t *testing.T) {
 	if job := find(t, table, j.id).Snapshot(); job.Status != telev1.JobStatus_JOB_STATUS_RUNNING {
 		t.Errorf("got %v", job)
 	}
+}
+
+// A server that cannot open its state directory lets go of the jobs that it has taken over already.
+func TestOpenFails(t *testing.T) {
+	table := open(t)
+	var ids []string
+	for range 8 {
+		ids = append(ids, begin(t, table, sh("exec sleep 1000")).id)
+	}
+	table.Leave()
+	if n := table.files; n != 0 {
+		t.Errorf("%d descriptors are counted when all have been left", n)
+	}
+	// A directory without a record, which is to be removed, and of which nothing can be.
+	stuck := table.jobDir("stuck")
+	if err := os.Symlink("/proc/self/task/"+fmt.Sprint(os.Getpid()), stuck); err != nil {
+		t.Fatal(err)
+	}
+	before := openFiles(t)
+	if next, err := Open(table.options); err == nil {
+		next.Leave()
+		t.Fatal("no error")
+	}
+	if after := openFiles(t); after != before { // goroutines that are left TestMain finds
+		t.Errorf("%d descriptors, afterwards %d", before, after)
+	}
+	if err := os.Remove(stuck); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	for _, id := range ids {
+		if job := find(t, table, id).Snapshot(); job.Status != telev1.JobStatus_JOB_STATUS_RUNNING {
+			t.Errorf("got %v", job)
+		}
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }

@@ -38,37 +38,57 @@ type refusals struct {
 	written bool // the record has them as they are
 }
 
-// watchRefused answers refused calls until the returned function is called. That one waits until the
-// last is counted, and leaves the record complete. Only a job with seccomp_log has them.
-func (j *Job) watchRefused() (stop func()) {
+// A refusing answers the refused calls of one job.
+type refusing struct {
+	job      *Job
+	listener *initproc.Listener
+	watched  watched
+	stopping chan struct{}
+
+	answered int       // in this server's time
+	second   time.Time // when the last perSecond of them began
+}
+
+// watchRefused begins to answer refused calls. Only a job with seccomp_log has them; nil is for others.
+func (j *Job) watchRefused() *refusing {
 	if !j.logsRefused() {
-		return func() {}
+		return nil
 	}
 	l, err := j.init.Listen()
 	if err != nil {
 		if !errors.Is(err, initproc.ErrInitGone) {
-			j.table.options.Log.Err(err).Str("job", j.id).Msg("listen for refused system calls, which now wait for ever")
+			j.deaf(err)
 		}
-		return func() {}
+		return nil
 	}
 	j.mu.Lock()
 	j.refused = refusals{calls: slices.Clone(j.record.Job.Refused), written: true}
 	j.mu.Unlock()
-	stopping, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		j.answer(l, stopping)
-	}()
-	return func() {
-		close(stopping)
-		l.Interrupt()
-		<-done
+	r := &refusing{job: j, listener: l, stopping: make(chan struct{}), second: time.Now()}
+	if err := j.table.poll.add(&r.watched, l.FD(), r.answer); err != nil {
 		l.Close()
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		if !j.refused.written {
-			j.writeRefusedLocked()
-		}
+		j.deaf(err)
+		return nil
+	}
+	return r
+}
+
+func (j *Job) deaf(err error) {
+	j.table.options.Log.Err(err).Str("job", j.id).Msg("listen for refused system calls, which now wait for ever")
+}
+
+// stop returns when the last call that was taken is counted, and leaves the record complete.
+func (r *refusing) stop() {
+	if r == nil {
+		return
+	}
+	close(r.stopping)
+	r.job.table.poll.remove(&r.watched)
+	r.listener.Close()
+	r.job.mu.Lock()
+	defer r.job.mu.Unlock()
+	if !r.job.refused.written {
+		r.job.writeRefusedLocked()
 	}
 }
 
@@ -89,37 +109,45 @@ func (j *Job) askAgain() {
 	}
 }
 
-func (j *Job) answer(l *initproc.Listener, stopping <-chan struct{}) {
-	second := time.Now()
-	for n := 1; ; n++ {
-		if err := j.refuse(l); err != nil {
-			if err != io.EOF && !errors.Is(err, initproc.ErrInterrupted) {
-				j.table.options.Log.Err(err).Str("job", j.id).Msg("answer refused system calls")
-			}
-			return
+// answer refuses what waits, and tells whether more may come.
+func (r *refusing) answer() (again bool) {
+	for {
+		select {
+		case <-r.stopping:
+			return false
+		default:
 		}
-		if n%perSecond == 0 {
+		switch err := r.next(); {
+		case err == initproc.ErrNoCall:
+			return true
+		case err == io.EOF:
+			return false
+		case err != nil:
+			r.job.table.options.Log.Err(err).Str("job", r.job.id).Msg("answer refused system calls")
+			return false
+		}
+		if r.answered++; r.answered%perSecond == 0 {
 			select {
-			case <-time.After(time.Until(second.Add(time.Second))):
-			case <-stopping:
+			case <-time.After(time.Until(r.second.Add(time.Second))):
+			case <-r.stopping:
 			}
-			second = time.Now()
+			r.second = time.Now()
 		}
 	}
 }
 
-// refuse answers the next call.
-func (j *Job) refuse(l *initproc.Listener) error {
-	n, err := l.Next()
+// next refuses the next call.
+func (r *refusing) next() error {
+	n, err := r.listener.Next()
 	if err != nil {
 		return err
 	}
 	call := seccomp.Call{Number: n.Number, Arch: n.Arch, Args: n.Args}
 	errno := seccomp.Judge(call)
-	j.table.at("refused call taken")
-	refused, err := l.Refuse(n, errno)
+	r.job.table.at("refused call taken")
+	refused, err := r.listener.Refuse(n, errno)
 	if refused {
-		j.countRefused(call.String(), int32(errno))
+		r.job.countRefused(call.String(), int32(errno))
 	}
 	return err
 }

@@ -163,6 +163,9 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 	if r.spec.Root == RootOverlay {
 		spec.Overlay, spec.OverlaySize = true, r.room.root
 	}
+	if size := r.spec.Terminal; size != nil {
+		spec.Terminal = &initproc.Size{Rows: uint16(size.Rows), Columns: uint16(size.Columns)}
+	}
 	filter(&spec, r.spec)
 	if spec.Cwd == "" {
 		spec.Cwd = initproc.Home
@@ -214,13 +217,15 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 	if err := j.openUpper(); err != nil {
 		return err
 	}
+	if err := j.openTerminal(); err != nil {
+		return err
+	}
 	s.mark("command running")
 	if err := j.setRunning(); err != nil {
 		return err
 	}
 	s.mark("start recorded")
-	j.watch()
-	return nil
+	return j.watch()
 }
 
 // sayLimits tells what became of each limit.
@@ -282,6 +287,7 @@ func (j *Job) undo() error {
 	var errs []error
 	j.closeUpper()
 	j.shutInput(ErrInputClosed)
+	j.closeTerminal()
 	if j.init != nil {
 		j.init.Close()
 	}

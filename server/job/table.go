@@ -92,6 +92,7 @@ type Table struct {
 	at      func(step string) // called between the steps of a start and an end; for tests
 	running sync.WaitGroup    // of what holdLocked counts and release takes back
 	space   *output.Space     // for the output of all jobs
+	poll    *poller           // waits for what running jobs do
 	tidy    chan struct{}     // wakes the keeper
 	keeper  sync.WaitGroup
 
@@ -119,7 +120,7 @@ const (
 
 // Open reads what is in the state directory, and takes over the jobs that an earlier server left.
 // Nobody else may have it open (OpenStateDir).
-func Open(o Options) (*Table, error) {
+func Open(o Options) (_ *Table, err error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
 		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
 		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1),
@@ -130,7 +131,15 @@ func Open(o Options) (*Table, error) {
 	if o.UIDs == 0 {
 		t.options.FirstUID, t.options.UIDs = DefaultFirstUID, DefaultUIDs
 	}
+	if t.poll, err = newPoller(); err != nil {
+		return nil, err
+	}
 	t.life, t.leave = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			t.Leave() // jobs that were taken over already
+		}
+	}()
 	for _, dir := range []string{t.jobsDir(), t.anchor()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -317,6 +326,7 @@ func (t *Table) wait() {
 	t.keeper.Wait()
 	t.warm.done.Wait()
 	t.mounts.close()
+	t.poll.close()
 }
 
 // close refuses new jobs and returns those that there are.
@@ -334,15 +344,6 @@ func (j *Job) shutDown() {
 	err := j.stop(unix.SIGTERM, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
 	if err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at shutdown")
-	}
-}
-
-// interrupt makes the job's goroutines leave it, if it runs.
-func (j *Job) interrupt() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.init != nil && !j.endedLocked() {
-		j.init.Interrupt()
 	}
 }
 

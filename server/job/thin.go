@@ -52,7 +52,7 @@ func (j *Job) makeThin() {
 	defer j.mu.Unlock()
 	if j.record != nil {
 		j.thin, j.record = newThin(j.record.Job), nil
-		j.init, j.group, j.log, j.timers, j.input, j.refused = nil, nil, nil, nil, nil, refusals{}
+		j.init, j.group, j.log, j.watching, j.timers, j.input, j.screen, j.refused = nil, nil, nil, nil, nil, nil, nil, refusals{}
 	}
 }
 

@@ -3,7 +3,9 @@ package job
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
@@ -54,14 +56,28 @@ func TestTimings(t *testing.T) {
 	spec := sh("true")
 	spec.Root = RootOverlay
 	run(t, table, spec)
-	table.warm.begin() // none is made ready
-	defer table.warm.end()
-	for len(table.Warm()) > 0 {
-		run(t, table, sh("true"))
+	expectTimings(t, table, Timing{Template: true}, Timing{Cold: ColdAsksMore})
+	noneReady := func(timing Timing) bool { return timing.Cold == ColdNoneReady }
+	for end := time.Now().Add(time.Minute); !slices.ContainsFunc(table.Timings(), noneReady); {
+		if time.Now().After(end) {
+			t.Fatal("no start of several at once found that none was ready")
+		}
+		var starts sync.WaitGroup
+		for range 4 {
+			starts.Go(func() {
+				j, err := table.Start(t.Context(), "me", "", sh("true"))
+				if err == nil {
+					_, err = j.Wait(t.Context())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		starts.Wait()
 	}
-	run(t, table, sh("true"))
-	expectTimings(t, table, Timing{Template: true}, Timing{Cold: ColdAsksMore}, Timing{Template: true},
-		Timing{Cold: ColdNoneReady, Template: true})
+	all := table.Timings()
+	expectTiming(t, all[slices.IndexFunc(all, noneReady)], Timing{Cold: ColdNoneReady, Template: true})
 }
 
 // expectTimings looks at the last starts: their way and steps, and the id where want has one.
@@ -72,19 +88,23 @@ func expectTimings(t *testing.T, table *Table, want ...Timing) {
 		t.Fatalf("%d starts, want %d", len(all), len(want))
 	}
 	for i, got := range all[len(all)-len(want):] {
-		w := want[i]
-		wantSteps := coldSteps
-		if w.Cold == "" {
-			wantSteps = warmSteps
-		}
-		var steps []string
-		for _, m := range got.Marks {
-			steps = append(steps, m.Step)
-		}
-		inOrder := slices.IsSortedFunc(got.Marks, func(a, b Mark) int { return int(a.After - b.After) })
-		if got.Cold != w.Cold || got.Template != w.Template || w.ID != "" && got.ID != w.ID ||
-			!slices.Equal(steps, wantSteps) || !inOrder || got.Marks[0].After < 0 || got.Began.IsZero() {
-			t.Errorf("start %d: got %+v, want %+v with %v", i, got, w, wantSteps)
-		}
+		expectTiming(t, got, want[i])
+	}
+}
+
+func expectTiming(t *testing.T, got, want Timing) {
+	t.Helper()
+	wantSteps := coldSteps
+	if want.Cold == "" {
+		wantSteps = warmSteps
+	}
+	var steps []string
+	for _, m := range got.Marks {
+		steps = append(steps, m.Step)
+	}
+	inOrder := slices.IsSortedFunc(got.Marks, func(a, b Mark) int { return int(a.After - b.After) })
+	if got.Cold != want.Cold || got.Template != want.Template || want.ID != "" && got.ID != want.ID ||
+		!slices.Equal(steps, wantSteps) || !inOrder || got.Marks[0].After < 0 || got.Began.IsZero() {
+		t.Errorf("got %+v, want %+v with %v", got, want, wantSteps)
 	}
 }

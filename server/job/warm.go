@@ -36,8 +36,8 @@ type pool struct {
 	closed bool       // the server ends
 }
 
-// begin and end go around the start and the end of a job: a sandbox is made ready when there has been
-// neither for a while.
+// begin and end go around the start and the end of a job: the second half of the pool is made ready when
+// there has been neither for a while, the first also beside them.
 func (p *pool) begin() { p.busy.Add(1) }
 func (p *pool) end() {
 	p.last.Store(time.Now().UnixNano())
@@ -73,6 +73,9 @@ func (t *Table) takeWarm(r request) (*sandbox, Cold) {
 	}
 	s := t.warm.ready[0]
 	t.warm.ready = slices.Delete(t.warm.ready, 0, 1)
+	if t.warm.lowLocked() {
+		t.warm.look()
+	}
 	return s, ""
 }
 
@@ -167,19 +170,23 @@ func (t *Table) quiet(changed <-chan struct{}) bool {
 	}
 }
 
-// fill makes sandboxes until there are enough, jobs come, or memory is short. It returns when to try
-// again if nothing happens.
+// lowLocked tells whether less than half of the pool is ready. Then jobs come faster than there is time for
+// sandboxes in between, and one that is made beside them takes less of a start than it gives to the next.
+func (p *pool) lowLocked() bool { return 2*len(p.ready) < p.size }
+
+// fill makes sandboxes until there are enough, memory is short, or jobs come and half of them are ready. It
+// returns when to try again if nothing happens.
 func (t *Table) fill() (again time.Duration) {
 	const later = time.Minute
 	p := &t.warm
-	for p.busy.Load() == 0 && t.life.Err() == nil && time.Now().After(p.rest) {
+	for t.life.Err() == nil && time.Now().After(p.rest) {
 		p.mu.Lock()
-		n := len(p.ready)
+		enough, low := len(p.ready) >= p.size, p.lowLocked()
 		p.mu.Unlock()
-		if n >= p.size || !enoughMemory() {
+		if enough || !low && p.busy.Load() > 0 || !enoughMemory() {
 			break
 		}
-		if since := time.Since(time.Unix(0, p.last.Load())); since < idle {
+		if since := time.Since(time.Unix(0, p.last.Load())); !low && since < idle {
 			return idle - since
 		}
 		s, err := t.newWarm()

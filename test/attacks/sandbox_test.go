@@ -176,8 +176,12 @@ func rootSandbox(t *testing.T, h *host, spec *telev1.JobSpec, template *initproc
 	var drains sync.WaitGroup
 	ready := make(chan struct{})
 	s.ready = func() { <-ready }
-	for n, pipe := range []*os.File{i.Stdout, i.Stderr} {
+	for n, fd := range []int{i.Stdout, i.Stderr} {
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) // Close closes the other
+		mustDo(t, err)
+		pipe := os.NewFile(uintptr(fd), "output")
 		drains.Go(func() {
+			defer pipe.Close()
 			first := make([]byte, 1)
 			got, err := io.ReadFull(pipe, first)
 			if n == 0 {
@@ -191,11 +195,15 @@ func rootSandbox(t *testing.T, h *host, spec *telev1.JobSpec, template *initproc
 		})
 	}
 	s.wait = sync.OnceValue(func() end {
-		exit, err := i.Wait()
+		exit, err := i.Exit()
+		for ; err == initproc.ErrRunning; exit, err = i.Exit() {
+			fds := []unix.PollFd{{Fd: int32(i.FD()), Events: unix.POLLIN}}
+			_, _ = unix.Poll(fds, -1) // interrupted is as good
+		}
 		if err != nil {
 			t.Error(err)
 		}
-		_ = unix.PidfdSendSignal(i.PidFD, unix.SIGKILL, nil, 0) // init has the pipes, too
+		_ = unix.Kill(i.Pid, unix.SIGKILL) // init has the pipes, too
 		drains.Wait()
 		usage := group.Usage()
 		i.Close()

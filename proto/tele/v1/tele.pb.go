@@ -14,7 +14,8 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT or INPUT_LOST
+//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or
+//                        NO_TERMINAL
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -524,7 +525,12 @@ type JobSpec struct {
 	User string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
 	// The job has a standard input, which WriteInput writes to; it waits until
 	// somebody does. Else it reads nothing, from /dev/null.
-	Stdin         bool `protobuf:"varint,15,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin bool `protobuf:"varint,15,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// The command has a terminal of its own, of this size to begin with, as its
+	// standard input, output and error: what it writes is all standard output,
+	// and with stdin WriteInput types at it. Who wants colours says in env what
+	// terminal it is, TERM.
+	Terminal      *TerminalSize `protobuf:"bytes,16,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,6 +670,67 @@ func (x *JobSpec) GetStdin() bool {
 	return false
 }
 
+func (x *JobSpec) GetTerminal() *TerminalSize {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+// TerminalSize is a terminal's size in characters, each at least 1 and at most
+// 65,535.
+type TerminalSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Columns       uint32                 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TerminalSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
 // Mount is a file or directory of the server's machine that a job sees. Both
 // paths are absolute, without "." and ".."; no symbolic link may be on the way.
 type Mount struct {
@@ -681,7 +748,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +760,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +773,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Mount) GetSource() string {
@@ -753,7 +820,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +832,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +845,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limits) GetCpu() string {
@@ -839,7 +906,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +918,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +931,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -955,7 +1022,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1034,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1047,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Job) GetId() string {
@@ -1132,7 +1199,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1211,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1224,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1221,7 +1288,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1300,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1313,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1382,7 +1449,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1461,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1474,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1451,7 +1518,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1530,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1543,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1507,7 +1574,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1586,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1599,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1562,7 +1629,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1641,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1654,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1624,7 +1691,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1703,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1716,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cause) GetKind() string {
@@ -1698,7 +1765,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1777,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1790,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1767,7 +1834,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1846,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1859,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -1825,7 +1892,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1904,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1917,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -1885,7 +1952,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1964,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1977,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -1935,7 +2002,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2014,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2027,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -1995,7 +2062,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2074,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2087,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2051,7 +2118,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2130,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2143,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2127,7 +2194,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2206,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2219,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2169,6 +2236,98 @@ func (x *WriteInputResponse) GetClosed() bool {
 	return false
 }
 
+// ResizeRequest is a new size for a job's terminal.
+type ResizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The size.
+	Size          *TerminalSize `protobuf:"bytes,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeRequest) Reset() {
+	*x = ResizeRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeRequest) ProtoMessage() {}
+
+func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
+func (*ResizeRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResizeRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ResizeRequest) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+// ResizeResponse says nothing more.
+type ResizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeResponse) Reset() {
+	*x = ResizeResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeResponse) ProtoMessage() {}
+
+func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
+func (*ResizeResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+}
+
 // WaitRequest names a job.
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2180,7 +2339,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2351,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2364,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -2226,7 +2385,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2397,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2410,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -2286,7 +2445,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2457,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2470,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -2379,7 +2538,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2550,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2563,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -2460,7 +2619,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2631,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2644,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -2506,7 +2665,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2677,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2690,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -2552,7 +2711,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2723,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2736,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -2600,7 +2759,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2771,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2784,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2653,7 +2812,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2824,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2837,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -2703,7 +2862,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2874,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2887,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2765,7 +2924,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2936,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2949,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -2816,7 +2975,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2987,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3000,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -2862,7 +3021,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3033,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3046,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -2939,7 +3098,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3110,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3123,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3015,7 +3174,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3186,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3199,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Mark) GetStep() string {
@@ -3061,7 +3220,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x04\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x04\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3079,10 +3238,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\troot_size\x18\f \x01(\tR\brootSize\x12&\n" +
 	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
 	"\x04user\x18\x0e \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x121\n" +
+	"\bterminal\x18\x10 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\fTerminalSize\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\x02 \x01(\rR\acolumns\"S\n" +
 	"\x05Mount\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n" +
@@ -3216,7 +3379,11 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x03end\x18\x05 \x01(\bR\x03end\"H\n" +
 	"\x12WriteInputResponse\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x04R\baccepted\x12\x16\n" +
-	"\x06closed\x18\x02 \x01(\bR\x06closed\"$\n" +
+	"\x06closed\x18\x02 \x01(\bR\x06closed\"Q\n" +
+	"\rResizeRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12)\n" +
+	"\x04size\x18\x02 \x01(\v2\x15.tele.v1.TerminalSizeR\x04size\"\x10\n" +
+	"\x0eResizeResponse\"$\n" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
@@ -3314,7 +3481,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xdc\x05\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\x97\x06\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -3323,7 +3490,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04Stop\x12\x14.tele.v1.StopRequest\x1a\x15.tele.v1.StopResponse\x129\n" +
 	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x12I\n" +
 	"\n" +
-	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x123\n" +
+	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x129\n" +
+	"\x06Resize\x12\x16.tele.v1.ResizeRequest\x1a\x17.tele.v1.ResizeResponse\x123\n" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
@@ -3344,7 +3512,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -3354,112 +3522,119 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 5: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 6: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 7: tele.v1.JobSpec
-	(*Mount)(nil),                 // 8: tele.v1.Mount
-	(*Limits)(nil),                // 9: tele.v1.Limits
-	(*LimitStatus)(nil),           // 10: tele.v1.LimitStatus
-	(*Job)(nil),                   // 11: tele.v1.Job
-	(*RefusedCall)(nil),           // 12: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 13: tele.v1.Usage
-	(*StartRequest)(nil),          // 14: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 15: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 16: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 17: tele.v1.GetResponse
-	(*Cause)(nil),                 // 18: tele.v1.Cause
-	(*ListRequest)(nil),           // 19: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 20: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 21: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 22: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 23: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 24: tele.v1.SignalResponse
-	(*WriteInputRequest)(nil),     // 25: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 26: tele.v1.WriteInputResponse
-	(*WaitRequest)(nil),           // 27: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 28: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 29: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 30: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 31: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 32: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 33: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 34: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 35: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 36: tele.v1.DiffResponse
-	(*Change)(nil),                // 37: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 38: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 39: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 40: tele.v1.Timing
-	(*Mark)(nil),                  // 41: tele.v1.Mark
-	nil,                           // 42: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*TerminalSize)(nil),          // 8: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 9: tele.v1.Mount
+	(*Limits)(nil),                // 10: tele.v1.Limits
+	(*LimitStatus)(nil),           // 11: tele.v1.LimitStatus
+	(*Job)(nil),                   // 12: tele.v1.Job
+	(*RefusedCall)(nil),           // 13: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 14: tele.v1.Usage
+	(*StartRequest)(nil),          // 15: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 16: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 17: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 18: tele.v1.GetResponse
+	(*Cause)(nil),                 // 19: tele.v1.Cause
+	(*ListRequest)(nil),           // 20: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 21: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 22: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 23: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 24: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 25: tele.v1.SignalResponse
+	(*WriteInputRequest)(nil),     // 26: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 27: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 28: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 29: tele.v1.ResizeResponse
+	(*WaitRequest)(nil),           // 30: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 31: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 32: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 33: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 34: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 35: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 36: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 37: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 38: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 39: tele.v1.DiffResponse
+	(*Change)(nil),                // 40: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 41: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 42: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 43: tele.v1.Timing
+	(*Mark)(nil),                  // 44: tele.v1.Mark
+	nil,                           // 45: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	42, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	9,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	43, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	45, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	46, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	8,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	7,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	44, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	44, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	44, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	10, // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	13, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	12, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	7,  // 14: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	11, // 15: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	11, // 16: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	18, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 18: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	11, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	43, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	11, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 22: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	11, // 23: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	11, // 24: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 25: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 26: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	44, // 27: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 28: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 29: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	11, // 30: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	43, // 31: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	37, // 32: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 33: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	40, // 34: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	44, // 35: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	41, // 36: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	43, // 37: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	14, // 38: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	16, // 39: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	19, // 40: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	21, // 41: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	23, // 42: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	25, // 43: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	27, // 44: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	29, // 45: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	31, // 46: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	33, // 47: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	35, // 48: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	38, // 49: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	15, // 50: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	17, // 51: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	20, // 52: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	22, // 53: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	24, // 54: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	26, // 55: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	28, // 56: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	30, // 57: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	32, // 58: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	34, // 59: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	36, // 60: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	39, // 61: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	50, // [50:62] is the sub-list for method output_type
-	38, // [38:50] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	7,  // 6: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 7: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 8: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	47, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	47, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	47, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	11, // 12: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	14, // 13: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	13, // 14: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	7,  // 15: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	12, // 16: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	12, // 17: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	19, // 18: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 19: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	12, // 20: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	46, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	12, // 22: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 23: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	12, // 24: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	8,  // 25: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	12, // 26: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 27: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 28: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	47, // 29: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 30: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 31: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 32: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	46, // 33: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	40, // 34: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 35: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	43, // 36: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	47, // 37: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	44, // 38: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	46, // 39: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 40: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	17, // 41: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	20, // 42: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	22, // 43: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	24, // 44: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	26, // 45: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	28, // 46: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	30, // 47: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	32, // 48: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	34, // 49: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	36, // 50: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	38, // 51: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	41, // 52: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	16, // 53: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	18, // 54: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	21, // 55: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	23, // 56: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	25, // 57: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	27, // 58: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	29, // 59: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	31, // 60: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	33, // 61: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	35, // 62: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	37, // 63: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	39, // 64: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	42, // 65: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	53, // [53:66] is the sub-list for method output_type
+	40, // [40:53] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3467,16 +3642,16 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[22].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

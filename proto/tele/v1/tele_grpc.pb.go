@@ -14,7 +14,8 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT or INPUT_LOST
+//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or
+//                        NO_TERMINAL
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -50,6 +51,7 @@ const (
 	JobService_Stop_FullMethodName         = "/tele.v1.JobService/Stop"
 	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
 	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
+	JobService_Resize_FullMethodName       = "/tele.v1.JobService/Resize"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
@@ -93,6 +95,9 @@ type JobServiceClient interface {
 	// The stream ends, with an answer that says so, when the job reads no more
 	// input or has ended.
 	WriteInput(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WriteInputRequest, WriteInputResponse], error)
+	// Resize changes the size of the terminal of a running job that has one.
+	// Without, it is FAILED_PRECONDITION with reason NO_TERMINAL.
+	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -185,6 +190,16 @@ func (c *jobServiceClient) WriteInput(ctx context.Context, opts ...grpc.CallOpti
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type JobService_WriteInputClient = grpc.BidiStreamingClient[WriteInputRequest, WriteInputResponse]
+
+func (c *jobServiceClient) Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeResponse)
+	err := c.cc.Invoke(ctx, JobService_Resize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -290,6 +305,9 @@ type JobServiceServer interface {
 	// The stream ends, with an answer that says so, when the job reads no more
 	// input or has ended.
 	WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error
+	// Resize changes the size of the terminal of a running job that has one.
+	// Without, it is FAILED_PRECONDITION with reason NO_TERMINAL.
+	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -337,6 +355,9 @@ func (UnimplementedJobServiceServer) Signal(context.Context, *SignalRequest) (*S
 }
 func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error {
 	return status.Error(codes.Unimplemented, "method WriteInput not implemented")
+}
+func (UnimplementedJobServiceServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resize not implemented")
 }
 func (UnimplementedJobServiceServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
@@ -474,6 +495,24 @@ func _JobService_WriteInput_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type JobService_WriteInputServer = grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]
 
+func _JobService_Resize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Resize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Resize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Resize(ctx, req.(*ResizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_Wait_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WaitRequest)
 	if err := dec(in); err != nil {
@@ -601,6 +640,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Signal",
 			Handler:    _JobService_Signal_Handler,
+		},
+		{
+			MethodName: "Resize",
+			Handler:    _JobService_Resize_Handler,
 		},
 		{
 			MethodName: "Wait",
