@@ -27,6 +27,7 @@ type Spec struct {
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
+	Terminal   bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
@@ -43,6 +44,9 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
+	if s.Terminal {
+		s.addTerminal(spec)
+	}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
 	}
@@ -97,6 +101,9 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	if r.Terminal {
+		streams.Err = &messages{to: streams.Err}
+	}
 	c, err := r.dial(streams)
 	if err != nil {
 		return err
@@ -116,7 +123,10 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		fmt.Fprintln(streams.Out, job.Id)
 		return nil
 	}
-	s := r.open(ctx, c, streams)
+	s, err := r.open(ctx, c, streams)
+	if err != nil {
+		return err
+	}
 	defer s.close()
 	job, err := s.start(spec)
 	if err != nil {

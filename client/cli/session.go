@@ -20,6 +20,7 @@ import (
 // write its output and exit with its exit code.
 type Session struct {
 	DetachWindow time.Duration `help:"A second Ctrl-C within this time leaves the job to itself; 0 is never." default:"2s" env:"TELE_DETACH_WINDOW" placeholder:"TIME"`
+	DetachKeys   string        `help:"Keys that leave a job with a terminal to itself, where Ctrl-C is the job's; empty is none." default:"ctrl-],ctrl-]" env:"TELE_DETACH_KEYS" placeholder:"KEYS"`
 }
 
 // A session is tele in the place of one job's command.
@@ -27,6 +28,7 @@ type session struct {
 	client  *client.Client
 	streams Streams
 	window  time.Duration
+	keys    []byte
 	ctx     context.Context // until tele is to leave the job
 	leave   context.CancelCauseFunc
 	signals chan os.Signal
@@ -45,8 +47,12 @@ var (
 var passedOn = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 
 // open begins to take signals. The caller closes the session.
-func (f *Session) open(ctx context.Context, c *client.Client, streams Streams) *session {
-	s := &session{client: c, streams: streams, window: f.DetachWindow, signals: make(chan os.Signal, 16),
+func (f *Session) open(ctx context.Context, c *client.Client, streams Streams) (*session, error) {
+	keys, err := parseKeys(f.DetachKeys)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{client: c, streams: streams, window: f.DetachWindow, keys: keys, signals: make(chan os.Signal, 16),
 		sent: map[syscall.Signal]bool{}}
 	s.ctx, s.leave = context.WithCancelCause(ctx)
 	for _, sig := range passedOn {
@@ -56,7 +62,7 @@ func (f *Session) open(ctx context.Context, c *client.Client, streams Streams) *
 	}
 	signal.Ignore(unix.SIGPIPE) // see pipe
 	go s.pass()
-	return s
+	return s, nil
 }
 
 func (s *session) close() {
@@ -121,11 +127,8 @@ func (s *session) start(spec *telev1.JobSpec) (*telev1.Job, error) {
 
 // follow passes input and output until the job ends, or the user leaves it.
 func (s *session) follow(job *telev1.Job, o client.OutputOptions) (*telev1.Job, error) {
-	if job.Spec.GetStdin() && s.streams.In != nil {
-		go s.feed()
-	}
 	o.Follow, o.Event = true, tell(s.streams, job.GetSpec().GetOutputLimit())
-	ended, err := s.client.Output(s.ctx, s.id, o, &pipe{session: s, to: s.streams.Out}, &pipe{session: s, to: s.streams.Err})
+	ended, err := s.copy(job, o)
 	var lost *client.LostError // says the same
 	switch {
 	case err == nil || errors.As(err, &lost):
@@ -137,9 +140,23 @@ func (s *session) follow(job *telev1.Job, o client.OutputOptions) (*telev1.Job, 
 	return nil, fmt.Errorf("%w (the job goes on; see it again with: tele logs %s)", err, s.id)
 }
 
+// copy is follow but for what there is to say.
+func (s *session) copy(job *telev1.Job, o client.OutputOptions) (*telev1.Job, error) {
+	in := s.streams.In
+	if job.Spec.GetTerminal() != nil {
+		var restore func()
+		in, restore = s.takeTerminal()
+		defer restore()
+	}
+	if job.Spec.GetStdin() && in != nil {
+		go s.feed(in)
+	}
+	return s.client.Output(s.ctx, s.id, o, &pipe{session: s, to: s.streams.Out}, &pipe{session: s, to: s.streams.Err})
+}
+
 // feed passes the input on.
-func (s *session) feed() {
-	err := s.client.Input(s.ctx, s.id, s.streams.In)
+func (s *session) feed(in io.Reader) {
+	err := s.client.Input(s.ctx, s.id, in)
 	if err != nil && s.ctx.Err() == nil && !errors.Is(err, client.ErrInputClosed) {
 		fmt.Fprintln(s.streams.Err, "tele:", err)
 	}
@@ -194,12 +211,16 @@ func (a *Attach) Run(ctx context.Context, streams Streams) error {
 	if a.Tail < 0 {
 		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", a.Tail)
 	}
+	streams.Err = &messages{to: streams.Err}
 	c, err := a.dial(streams)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	s := a.open(ctx, c, streams)
+	s, err := a.open(ctx, c, streams)
+	if err != nil {
+		return err
+	}
 	defer s.close()
 	job, err := c.Get(s.ctx, a.ID)
 	if err != nil {

@@ -299,6 +299,9 @@ func (in *input) move() {
 		left := in.accepted.Load() - in.delivered
 		if left == 0 {
 			if in.ended {
+				in.mu.Unlock()
+				_ = in.ends.End() // a terminal that is gone has nobody who would see it
+				in.mu.Lock()
 				in.closeLocked()
 			}
 			return
@@ -337,7 +340,6 @@ func (in *input) cutLocked() {
 
 // closeLocked lets the command see the end of its input, behind what is in the pipe.
 func (in *input) closeLocked() {
-	_ = in.ends.End()            // of a terminal that is gone there is no end to see
 	_ = in.job.init.CloseInput() // an init that is gone has closed it
 	in.shutLocked(ErrInputClosed)
 	_ = os.Remove(inputPath(in.job.dir)) // it goes with the job otherwise
