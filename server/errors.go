@@ -41,8 +41,6 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("NO_INPUT"))
 	case errors.Is(err, job.ErrNoTerminal):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NO_TERMINAL"))
-	case errors.Is(err, job.ErrInputLost):
-		return detailed(codes.FailedPrecondition, err.Error(), info("INPUT_LOST"))
 	case errors.Is(err, job.ErrOutputRemoved):
 		return detailed(codes.FailedPrecondition, err.Error(), info("OUTPUT_REMOVED"))
 	case errors.Is(err, job.ErrNoOverlay):

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -28,7 +29,7 @@ const (
 	// maxWriter is how long the name of a writer may be.
 	maxWriter = 64
 	// maxWriters is how many a job may have.
-	maxWriters = 1024
+	maxWriters = 256
 )
 
 var (
@@ -36,9 +37,6 @@ var (
 	ErrNoInput = errors.New("the job has no standard input; it must be started with one: tele run -i")
 	// ErrInputClosed is returned when nobody will read what is written.
 	ErrInputClosed = errors.New("the job reads no more input")
-	// ErrInputLost is returned to a writer of whom a server that was restarted cannot tell what it has.
-	ErrInputLost = errors.New("the server was restarted while several wrote to this job, and cannot tell what it has of " +
-		"this input; look at what the job has done with it")
 	// ErrInputOffset is returned for input that does not follow what the server has.
 	ErrInputOffset = errors.New("bytes of this input are missing before these")
 )
@@ -54,12 +52,12 @@ type input struct {
 
 	mu        sync.Mutex
 	delivered int64
-	cut       int64 // how much of the beginning is given back
-	writers   map[string]int64
-	lost      bool  // there were writers that are not in writers
-	ended     bool  // by a writer
-	shut      error // why closed is closed
-	moving    bool  // a goroutine moves what there is
+	cut       int64            // how much of the beginning is given back
+	writers   map[string]int64 // how many bytes each has written
+	writing   string           // who has written the last ones
+	ended     bool             // by a writer
+	shut      error            // why closed is closed
+	moving    bool             // a goroutine moves what there is
 	moved     chan struct{}
 }
 
@@ -128,8 +126,15 @@ func (j *Job) openInput() error {
 		return err
 	}
 	record := j.record // nobody else has the job yet
-	if in.lost, in.ended = record.InputShared, record.InputEnded; !in.lost && record.InputWriter != "" {
-		in.writers[record.InputWriter] = info.Size()
+	in.ended, in.writing = record.InputEnded, record.InputWriter
+	others := int64(0)
+	for name, n := range record.InputWriters {
+		if in.writers[name] = n; name != in.writing {
+			others += n
+		}
+	}
+	if in.writing != "" {
+		in.writers[in.writing] = info.Size() - others
 	}
 	in.moveLocked()
 	return nil
@@ -179,21 +184,19 @@ func (w *InputWriter) Write(ctx context.Context, offset int64, data []byte, end 
 		return have, in.shut
 	case !known && len(in.writers) >= maxWriters:
 		return 0, bad("writer", "is one too many: %d have written to this job", maxWriters)
-	case !known && offset > 0 && in.lost:
-		return have, ErrInputLost
 	case offset < 0 || offset > have:
 		return have, fmt.Errorf("%w: the server has %d, and these come after %d", ErrInputOffset, have, offset)
 	}
 	data = data[min(int64(len(data)), have-offset):]
-	if err := in.enterLocked(ctx, w.name); err != nil {
-		return have, err
-	}
 	for in.accepted.Load()-in.delivered >= inputAhead && in.shut == nil && len(data) > 0 {
 		if err := in.waitLocked(ctx, in.moved); err != nil {
 			return in.writers[w.name], err
 		}
 	}
 	for len(data) > 0 {
+		if err := in.turnLocked(ctx, w.name); err != nil {
+			return in.writers[w.name], err
+		}
 		if in.shut != nil {
 			return in.writers[w.name], in.shut
 		}
@@ -224,24 +227,24 @@ func (w *InputWriter) Write(ctx context.Context, offset int64, data []byte, end 
 	return in.writers[w.name], nil
 }
 
-// enterLocked notes a writer that is new. Of one alone the next server knows what it has.
-func (in *input) enterLocked(ctx context.Context, name string) error {
-	if _, known := in.writers[name]; known {
-		return nil
-	}
-	err := in.amendLocked(ctx, func(r *recordv1.Record) bool {
-		if r.InputWriter == "" {
-			r.InputWriter = name
+// turnLocked notes that another writer writes now: all that the file has beyond is his.
+func (in *input) turnLocked(ctx context.Context, name string) error {
+	for in.writing != name {
+		writers := maps.Clone(in.writers)
+		writers[name] += 0
+		total := in.accepted.Load()
+		err := in.amendLocked(ctx, func(r *recordv1.Record) bool {
+			r.InputWriters, r.InputWriter = writers, name
 			return true
+		})
+		if err != nil {
+			return err
 		}
-		changed := !r.InputShared
-		r.InputShared = true
-		return changed
-	})
-	if err == nil {
-		in.writers[name] = 0
+		if total == in.accepted.Load() { // nobody wrote while this waited for room
+			in.writing = name
+		}
 	}
-	return err
+	return nil
 }
 
 // amendLocked changes the job's record, as soon as there is room for it.

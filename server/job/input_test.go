@@ -122,7 +122,7 @@ func TestInputWaits(t *testing.T) {
 	}
 }
 
-// The next server knows what it has of a writer that was the only one, and of others that it does not.
+// The next server knows what it has of each writer.
 func TestInputAcrossServers(t *testing.T) {
 	table := open(t)
 	alone, shared := reading(t, table, "cat"), reading(t, table, "cat")
@@ -132,14 +132,18 @@ func TestInputAcrossServers(t *testing.T) {
 	table = reopen(t, table)
 	alone, shared = find(t, table, alone.id), find(t, table, shared.id)
 	write(t, writer(t, alone, "a"), 0, "one two ", false, 8, nil)
-	write(t, writer(t, shared, "b"), 4, "x", false, 0, ErrInputLost)
-	write(t, writer(t, shared, "c"), 0, "three", true, 5, nil)
+	write(t, writer(t, shared, "a"), 0, "one three ", false, 10, nil)
+	table = reopen(t, table)
+	alone, shared = find(t, table, alone.id), find(t, table, shared.id)
+	write(t, writer(t, shared, "b"), 4, "four ", false, 9, nil)
+	write(t, writer(t, shared, "a"), 11, "x", false, 10, ErrInputOffset)
+	write(t, writer(t, shared, "c"), 0, "five", true, 4, nil)
 	write(t, writer(t, alone, "a"), 8, "", true, 8, nil)
 	table = reopen(t, table)
 	alone, shared = find(t, table, alone.id), find(t, table, shared.id)
 	wait(t, alone)
 	wait(t, shared)
-	if got := read(t, alone) + "|" + read(t, shared); got != "one two |one two three" {
+	if got := read(t, alone) + "|" + read(t, shared); got != "one two |one two three four five" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -14,8 +14,7 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or
-//                        NO_TERMINAL
+//                        DIFF_UNKNOWN, NO_INPUT or NO_TERMINAL
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections

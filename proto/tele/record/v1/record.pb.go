@@ -51,11 +51,12 @@ type Record struct {
 	// ends of it was ended by them.
 	Signal   int32  `protobuf:"varint,10,opt,name=signal,proto3" json:"signal,omitempty"`
 	SignalBy string `protobuf:"bytes,11,opt,name=signal_by,json=signalBy,proto3" json:"signal_by,omitempty"`
-	// What of WriteInput cannot be told from the files: the first writer, that
-	// there were others, and that the input was ended.
-	InputWriter   string `protobuf:"bytes,12,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
-	InputShared   bool   `protobuf:"varint,13,opt,name=input_shared,json=inputShared,proto3" json:"input_shared,omitempty"`
-	InputEnded    bool   `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
+	// What of WriteInput cannot be told from the files: how many bytes each
+	// writer had written when the one began that writes now, who has written all
+	// that came after that; and that the input was ended.
+	InputWriters  map[string]int64 `protobuf:"bytes,12,rep,name=input_writers,json=inputWriters,proto3" json:"input_writers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	InputWriter   string           `protobuf:"bytes,13,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
+	InputEnded    bool             `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,18 +168,18 @@ func (x *Record) GetSignalBy() string {
 	return ""
 }
 
+func (x *Record) GetInputWriters() map[string]int64 {
+	if x != nil {
+		return x.InputWriters
+	}
+	return nil
+}
+
 func (x *Record) GetInputWriter() string {
 	if x != nil {
 		return x.InputWriter
 	}
 	return ""
-}
-
-func (x *Record) GetInputShared() bool {
-	if x != nil {
-		return x.InputShared
-	}
-	return false
 }
 
 func (x *Record) GetInputEnded() bool {
@@ -255,7 +256,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xb9\x03\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xa6\x04\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -268,11 +269,14 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\x04stop\x18\t \x01(\v2\x14.tele.record.v1.StopR\x04stop\x12\x16\n" +
 	"\x06signal\x18\n" +
 	" \x01(\x05R\x06signal\x12\x1b\n" +
-	"\tsignal_by\x18\v \x01(\tR\bsignalBy\x12!\n" +
-	"\finput_writer\x18\f \x01(\tR\vinputWriter\x12!\n" +
-	"\finput_shared\x18\r \x01(\bR\vinputShared\x12\x1f\n" +
+	"\tsignal_by\x18\v \x01(\tR\bsignalBy\x12M\n" +
+	"\rinput_writers\x18\f \x03(\v2(.tele.record.v1.Record.InputWritersEntryR\finputWriters\x12!\n" +
+	"\finput_writer\x18\r \x01(\tR\vinputWriter\x12\x1f\n" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
-	"inputEnded\"~\n" +
+	"inputEnded\x1a?\n" +
+	"\x11InputWritersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"~\n" +
 	"\x04Stop\x12'\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x123\n" +
@@ -290,24 +294,26 @@ func file_tele_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_tele_record_v1_record_proto_rawDescData
 }
 
-var file_tele_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_tele_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_tele_record_v1_record_proto_goTypes = []any{
 	(*Record)(nil),                // 0: tele.record.v1.Record
 	(*Stop)(nil),                  // 1: tele.record.v1.Stop
-	(*v1.Job)(nil),                // 2: tele.v1.Job
-	(v1.Reason)(0),                // 3: tele.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	nil,                           // 2: tele.record.v1.Record.InputWritersEntry
+	(*v1.Job)(nil),                // 3: tele.v1.Job
+	(v1.Reason)(0),                // 4: tele.v1.Reason
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_tele_record_v1_record_proto_depIdxs = []int32{
-	2, // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
+	3, // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
 	1, // 1: tele.record.v1.Record.stop:type_name -> tele.record.v1.Stop
-	3, // 2: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
-	4, // 3: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 2: tele.record.v1.Record.input_writers:type_name -> tele.record.v1.Record.InputWritersEntry
+	4, // 3: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
+	5, // 4: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_tele_record_v1_record_proto_init() }
@@ -321,7 +327,7 @@ func file_tele_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_record_v1_record_proto_rawDesc), len(file_tele_record_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
