@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": expectExit, "server": startServer, "crash": crashServer, "await": awaitFile, "help": expectHelp, "cert": makeCert,
+			"terminal": startTerminal, "type": typeKeys, "screen": awaitScreen, "needs": needsTool,
 			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
 		},
 	})
@@ -165,6 +167,53 @@ func crashServer(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Fatalf("no server runs")
 	}
 	servers[len(servers)-1].end(ts, os.Kill)
+}
+
+// needsTool is `needs TOOL`, for one that is not here: it fails where TELE_REQUIRE names the tool.
+func needsTool(ts *testscript.TestScript, _ bool, args []string) {
+	if slices.Contains(strings.Split(os.Getenv("TELE_REQUIRE"), ","), args[0]) {
+		ts.Fatalf("TELE_REQUIRE names %s, and it is not here", args[0])
+	}
+}
+
+// tmux is a tmux of the script's own.
+func tmux(ts *testscript.TestScript, args ...string) *exec.Cmd {
+	cmd := command(ts, append([]string{"tmux", "-L", "tele", "-f", "/dev/null"}, args...))
+	cmd.Env = append(cmd.Env, "TMUX_TMPDIR="+ts.MkAbs("."), "SHELL=/bin/sh", "ENV=", "PS1=here> ", "TERM=xterm-256color",
+		"PATH="+ts.Getenv("PATH"))
+	return cmd
+}
+
+// startTerminal is `terminal COLUMNSxROWS`: a shell in a terminal of that size, the same one when it is there.
+func startTerminal(ts *testscript.TestScript, _ bool, args []string) {
+	columns, rows, _ := strings.Cut(args[0], "x")
+	if tmux(ts, "has-session").Run() == nil {
+		ts.Check(tmux(ts, "resize-window", "-x", columns, "-y", rows).Run())
+		return
+	}
+	ts.Check(tmux(ts, "new-session", "-d", "-x", columns, "-y", rows, "sh").Run())
+	ts.Setenv("TMUX_TMPDIR", ts.MkAbs("."))
+	ts.Defer(func() { _ = tmux(ts, "kill-server").Run() }) // it may have ended with its shell
+}
+
+// typeKeys is `type KEYS…`, as tmux takes them.
+func typeKeys(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(tmux(ts, append([]string{"send-keys"}, args...)...).Run())
+}
+
+// awaitScreen is `screen PATTERN`: waits until the terminal shows it.
+func awaitScreen(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile("(?m)" + strings.ReplaceAll(args[0], `\n`, `\s*\n`))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // another process writes it
+		shown, err := tmux(ts, "capture-pane", "-p").Output()
+		ts.Check(err)
+		if pattern.Match(shown) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("the terminal does not show %q:\n%s", args[0], shown)
+		}
+	}
 }
 
 // awaitFile is `await FILE TEXT`: waits until the file holds the text.
