@@ -26,11 +26,10 @@ func (l *Logs) Run(ctx context.Context, streams Streams) error {
 	if l.Tail < 0 {
 		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", l.Tail)
 	}
-	c, err := l.dial(streams)
+	c, err := l.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail, Event: tell(streams, "")}
 	switch {
 	case l.Stdout:
@@ -96,11 +95,10 @@ type Stop struct {
 
 // Run stops the jobs.
 func (s *Stop) Run(ctx context.Context, streams Streams) error {
-	c, err := s.dial(streams)
+	c, err := s.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	return each(ctx, s.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Stop(ctx, id, s.Signal, s.Grace)
 		if err == nil {
@@ -118,11 +116,10 @@ type Wait struct {
 
 // Run waits for the jobs.
 func (w *Wait) Run(ctx context.Context, streams Streams) error {
-	c, err := w.dial(streams)
+	c, err := w.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	var last *telev1.Job
 	err = each(ctx, w.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Wait(ctx, id)
@@ -143,11 +140,10 @@ type Rm struct {
 
 // Run removes the jobs.
 func (r *Rm) Run(ctx context.Context, streams Streams) error {
-	c, err := r.dial(streams)
+	c, err := r.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	return each(ctx, r.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Remove(ctx, id)
 		if err == nil {
@@ -168,11 +164,10 @@ func (p *Prune) Run(ctx context.Context, streams Streams) error {
 	if p.OlderThan < 0 {
 		return fmt.Errorf("--older-than %v: must not be negative", p.OlderThan)
 	}
-	c, err := p.dial(streams)
+	c, err := p.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	ids, bytes, err := c.Prune(ctx, p.OlderThan)
 	if err != nil {
 		return err

@@ -96,11 +96,10 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	c, err := r.dial(streams)
+	c, err := r.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	if r.DryRun {
 		plan, err := c.Plan(ctx, spec)
 		fmt.Fprint(streams.Out, plan)
