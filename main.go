@@ -131,7 +131,8 @@ func grammarFor(args []string) (any, kong.Vars) {
 // variables are what the texts of the server's commands name. Kong looks for each of them in each text,
 // again for each flag, which takes 0.3 ms; the client's commands have none.
 func variables() kong.Vars {
-	return kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide, "uid_range": server.DefaultUIDRange}
+	return kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide,
+		"uid_range": server.DefaultUIDRange}
 }
 
 // helpOf is the command whose help has what the error was about.

@@ -61,7 +61,8 @@ func (r reflection) answer(response *reflectionv1.ServerReflectionResponse) (err
 	var found protoreflect.Descriptor
 	switch ask := response.OriginalRequest.MessageRequest.(type) {
 	case *reflectionv1.ServerReflectionRequest_ListServices:
-		response.MessageResponse = &reflectionv1.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: r.services()}
+		response.MessageResponse = &reflectionv1.ServerReflectionResponse_ListServicesResponse{
+			ListServicesResponse: r.services()}
 		return nil
 	case *reflectionv1.ServerReflectionRequest_FileByFilename:
 		found, err = protoregistry.GlobalFiles.FindFileByPath(ask.FileByFilename)

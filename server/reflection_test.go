@@ -54,6 +54,12 @@ func TestReflection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	type (
+		file      = reflectionv1.ServerReflectionRequest_FileByFilename
+		symbol    = reflectionv1.ServerReflectionRequest_FileContainingSymbol
+		numbers   = reflectionv1.ServerReflectionRequest_AllExtensionNumbersOfType
+		extension = reflectionv1.ServerReflectionRequest_FileContainingExtension
+	)
 	ask := func(request *reflectionv1.ServerReflectionRequest) *reflectionv1.ServerReflectionResponse {
 		t.Helper()
 		if err := stream.Send(request); err != nil {
@@ -73,22 +79,23 @@ func TestReflection(t *testing.T) {
 	for _, service := range ask(list).GetListServicesResponse().GetService() {
 		services = append(services, service.Name)
 	}
-	if want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "tele.v1.JobService"}; !slices.Equal(services, want) {
+	want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "tele.v1.JobService"}
+	if !slices.Equal(services, want) {
 		t.Errorf("services %q, want %q", services, want)
 	}
 	for _, name := range append(services, "tele.v1.JobSpec.root", "tele.v1.JobService.StreamOutput") {
-		checkFiles(t, name, ask(&reflectionv1.ServerReflectionRequest{
-			MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}}).GetFileDescriptorResponse())
+		answer := ask(&reflectionv1.ServerReflectionRequest{MessageRequest: &symbol{FileContainingSymbol: name}})
+		checkFiles(t, name, answer.GetFileDescriptorResponse())
 	}
-	checkFiles(t, "tele.v1.JobService", ask(&reflectionv1.ServerReflectionRequest{
-		MessageRequest: &reflectionv1.ServerReflectionRequest_FileByFilename{FileByFilename: "tele/v1/tele.proto"}}).GetFileDescriptorResponse())
+	answer := ask(&reflectionv1.ServerReflectionRequest{MessageRequest: &file{FileByFilename: "tele/v1/tele.proto"}})
+	checkFiles(t, "tele.v1.JobService", answer.GetFileDescriptorResponse())
 
 	for _, unknown := range []*reflectionv1.ServerReflectionRequest{
-		{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "tele.v1.Nothing"}},
-		{MessageRequest: &reflectionv1.ServerReflectionRequest_FileByFilename{FileByFilename: "nothing.proto"}},
-		{MessageRequest: &reflectionv1.ServerReflectionRequest_AllExtensionNumbersOfType{AllExtensionNumbersOfType: "tele.v1.Job"}},
-		{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingExtension{
-			FileContainingExtension: &reflectionv1.ExtensionRequest{ContainingType: "tele.v1.Job", ExtensionNumber: 1000}}},
+		{MessageRequest: &symbol{FileContainingSymbol: "tele.v1.Nothing"}},
+		{MessageRequest: &file{FileByFilename: "nothing.proto"}},
+		{MessageRequest: &numbers{AllExtensionNumbersOfType: "tele.v1.Job"}},
+		{MessageRequest: &extension{FileContainingExtension: &reflectionv1.ExtensionRequest{
+			ContainingType: "tele.v1.Job", ExtensionNumber: 1000}}},
 		{},
 	} {
 		if got := ask(unknown); got.GetErrorResponse().GetErrorCode() != int32(codes.NotFound) {
@@ -141,7 +148,8 @@ func checkFiles(t *testing.T, name string, answer interface{ GetFileDescriptorPr
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !proto.Equal(protodesc.ToFileDescriptorProto(got.ParentFile()), protodesc.ToFileDescriptorProto(want.ParentFile())) {
+	gotFile, wantFile := protodesc.ToFileDescriptorProto(got.ParentFile()), protodesc.ToFileDescriptorProto(want.ParentFile())
+	if !proto.Equal(gotFile, wantFile) {
 		t.Errorf("the file of %s is not the one that was compiled in", name)
 	}
 }

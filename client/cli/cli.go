@@ -35,8 +35,8 @@ func (c *Connection) options() client.Options {
 	return client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir, Reconnect: c.Reconnect}
 }
 
-// dial connects until ctx ends. A command leaves the connection to the end of its process, which is next:
-// to take leave of the server takes longer.
+// dial connects until ctx ends. A command leaves the connection to the end of its process, which is
+// next: to take leave of the server takes longer.
 func (c *Connection) dial(ctx context.Context, streams Streams) (*client.Client, error) {
 	o := c.options()
 	o.Notice = func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }
