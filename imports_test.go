@@ -67,3 +67,25 @@ func TestImports(t *testing.T) {
 		}
 	}
 }
+
+// banned are packages that the program is not to link, however it comes by them: each start pays for
+// what they set up.
+var banned = map[string]string{
+	"google.golang.org/protobuf/types/descriptorpb": "0.6 ms, with what comes with it; server/reflection.go does without",
+}
+
+func TestLinkedPackages(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := strings.Fields(string(out))
+	if len(linked) < 100 {
+		t.Fatalf("the program has %d packages; gRPC alone has more", len(linked))
+	}
+	for _, path := range linked {
+		if why, is := banned[path]; is {
+			t.Errorf("the program links %s: %s", path, why)
+		}
+	}
+}

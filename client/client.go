@@ -104,6 +104,7 @@ func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {
 		target = "dns:" + addr
 	}
 	more = append(more,
+		grpc.WithDisableServiceConfig(), // gRPC would ask the DNS for one, beside the server's address
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 10 * time.Second,
 			Backoff: backoff.Config{BaseDelay: delayMin, Multiplier: delayFactor, Jitter: 0.2, MaxDelay: delayMax}}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)),

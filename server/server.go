@@ -25,7 +25,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
 )
 
 // Command is `tele serve`.
@@ -192,7 +191,7 @@ func (c *Command) newServer(state string, door *access.Door, table *job.Table, p
 	telev1.RegisterJobServiceServer(server, &service{table: table, policy: policy,
 		streams: access.NewCounter(c.MaxStreams), large: make(chan struct{}, maxLarge)})
 	healthv1.RegisterHealthServer(server, health.NewServer())
-	reflection.Register(server)
+	registerReflection(server)
 	return server, nil
 }
 

@@ -38,10 +38,17 @@ func (c *Connection) options() client.Options {
 	return client.Options{Addr: c.Addr, CA: c.CA, Cert: c.Cert, Key: c.Key, StateDir: c.StateDir, Reconnect: c.Reconnect}
 }
 
-func (c *Connection) dial(streams Streams) (*client.Client, error) {
+// dial connects until ctx ends. A command leaves the connection to the end of its process, which is
+// next: to take leave of the server takes longer.
+func (c *Connection) dial(ctx context.Context, streams Streams) (*client.Client, error) {
 	o := c.options()
 	o.Notice = func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }
-	return client.Dial(o)
+	server, err := client.Dial(o)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = server.Close() }) // nobody uses it any more
+	return server, nil
 }
 
 // each calls f for every id, and returns the first error when it has been through all.

@@ -39,11 +39,10 @@ type changeJSON struct {
 
 // Run lists the changes.
 func (d *Diff) Run(ctx context.Context, streams Streams) error {
-	c, err := d.dial(streams)
+	c, err := d.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	diff, err := c.Diff(ctx, d.ID)
 	if err != nil {
 		return err

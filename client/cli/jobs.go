@@ -26,11 +26,10 @@ func (l *Logs) Run(ctx context.Context, streams Streams) error {
 	if l.Tail < 0 {
 		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", l.Tail)
 	}
-	c, err := l.dial(streams)
+	c, err := l.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail, Event: tell(streams, "")}
 	switch {
 	case l.Stdout:
@@ -102,11 +101,10 @@ var signalTargets = map[string]telev1.SignalTarget{
 
 // Run sends the signal.
 func (k *Kill) Run(ctx context.Context, streams Streams) error {
-	c, err := k.dial(streams)
+	c, err := k.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	return each(ctx, k.IDs, func(ctx context.Context, id string) error {
 		_, err := c.Signal(ctx, id, k.Signal, signalTargets[k.Whom])
 		return err
@@ -123,11 +121,10 @@ type Stop struct {
 
 // Run stops the jobs.
 func (s *Stop) Run(ctx context.Context, streams Streams) error {
-	c, err := s.dial(streams)
+	c, err := s.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	return each(ctx, s.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Stop(ctx, id, s.Signal, s.Grace)
 		if err == nil {
@@ -145,11 +142,10 @@ type Wait struct {
 
 // Run waits for the jobs.
 func (w *Wait) Run(ctx context.Context, streams Streams) error {
-	c, err := w.dial(streams)
+	c, err := w.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	var last *telev1.Job
 	err = each(ctx, w.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Wait(ctx, id)
@@ -170,11 +166,10 @@ type Rm struct {
 
 // Run removes the jobs.
 func (r *Rm) Run(ctx context.Context, streams Streams) error {
-	c, err := r.dial(streams)
+	c, err := r.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	return each(ctx, r.IDs, func(ctx context.Context, id string) error {
 		job, err := c.Remove(ctx, id)
 		if err == nil {
@@ -195,11 +190,10 @@ func (p *Prune) Run(ctx context.Context, streams Streams) error {
 	if p.OlderThan < 0 {
 		return fmt.Errorf("--older-than %v: must not be negative", p.OlderThan)
 	}
-	c, err := p.dial(streams)
+	c, err := p.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	ids, bytes, err := c.Prune(ctx, p.OlderThan)
 	if err != nil {
 		return err

@@ -104,11 +104,10 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if r.Terminal {
 		streams.Err = &messages{to: streams.Err}
 	}
-	c, err := r.dial(streams)
+	c, err := r.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	if r.DryRun {
 		plan, err := c.Plan(ctx, spec)
 		fmt.Fprint(streams.Out, plan)

@@ -212,11 +212,10 @@ func (a *Attach) Run(ctx context.Context, streams Streams) error {
 		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", a.Tail)
 	}
 	streams.Err = &messages{to: streams.Err}
-	c, err := a.dial(streams)
+	c, err := a.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	s, err := a.open(ctx, c, streams)
 	if err != nil {
 		return err

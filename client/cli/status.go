@@ -27,11 +27,10 @@ type Status struct {
 
 // Run shows the jobs.
 func (s *Status) Run(ctx context.Context, streams Streams) error {
-	c, err := s.dial(streams)
+	c, err := s.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	var jobs []*telev1.Job
 	if len(s.IDs) == 0 {
 		jobs, err = c.List(ctx, client.ListOptions{Brief: s.Output == "text"})

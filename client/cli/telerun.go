@@ -24,11 +24,10 @@ func (s *TelerunStart) Run(ctx context.Context, t *Telerun, streams Streams) err
 	if err != nil {
 		return err
 	}
-	c, err := t.dial(streams)
+	c, err := t.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	job, err := c.Start(ctx, spec)
 	if err != nil {
 		return err
@@ -43,11 +42,10 @@ type TelerunStatus struct {
 
 // Run prints the job's id, status and exit code.
 func (s *TelerunStatus) Run(ctx context.Context, t *Telerun, streams Streams) error {
-	c, err := t.dial(streams)
+	c, err := t.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	job, err := c.Get(ctx, s.ID)
 	if err != nil {
 		return err

@@ -24,11 +24,10 @@ type Timings struct {
 
 // ShowTimings shows them.
 func (t *Timings) ShowTimings(ctx context.Context, streams Streams) error {
-	c, err := t.dial(streams)
+	c, err := t.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	r, err := c.Timings(ctx)
 	if status.Code(err) == codes.Unimplemented {
 		return errors.New("this server is older and does not say how long starts take")

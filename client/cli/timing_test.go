@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
 	"strings"
@@ -139,7 +138,7 @@ func TestTimingsOfAnOlderServer(t *testing.T) {
 	for code, want := range map[codes.Code]string{codes.Unimplemented: "this server is older", codes.PermissionDenied: "not permitted: no"} {
 		err = status.Error(code, "no")
 		var out bytes.Buffer
-		exit, message := Exit(timings.ShowTimings(context.Background(), Streams{Out: &out, Err: &out}), "there")
+		exit, message := Exit(timings.ShowTimings(t.Context(), Streams{Out: &out, Err: &out}), "there")
 		if exit != exitTele || !strings.HasPrefix(message, want) || out.Len() > 0 {
 			t.Errorf("%v: %d %q %q", code, exit, message, &out)
 		}

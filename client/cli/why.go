@@ -20,11 +20,10 @@ type Why struct {
 
 // Run shows the cause, which the server found.
 func (w *Why) Run(ctx context.Context, streams Streams) error {
-	c, err := w.dial(streams)
+	c, err := w.dial(ctx, streams)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	job, cause, err := c.Explain(ctx, w.ID)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package access
 import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
@@ -36,6 +35,6 @@ var rights = map[string][]Role{
 	healthv1.Health_Watch_FullMethodName: anyRole,
 
 	// The API is public; its description gives nothing away. Tools still ask by the older name.
-	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName:      anyRole,
-	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: anyRole,
+	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: anyRole,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo":  anyRole,
 }
