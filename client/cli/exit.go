@@ -17,7 +17,8 @@ import (
 //
 //	0–124    the command's own
 //	125      tele's own error: bad arguments, no server, no permission, no such job;
-//	         or a job that failed although its command exited with 0, or whose end nobody saw
+//	         or a job that failed although its command exited with 0, whose end nobody saw, or which
+//	         tele left running
 //	126      the command cannot be executed
 //	127      the command is not there
 //	128+n    the command was ended by signal n
