@@ -270,6 +270,9 @@ func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 		return toStatus(err)
 	}
 	defer reader.Close()
+	if r.Follow && caller(ctx).Controls(j.Owner()) {
+		defer j.Follow()()
+	}
 	buffers := &buffers{large: s.large, gone: access.Gone(ctx)}
 	defer buffers.wait()
 	return send(ctx, j, reader, stream, buffers)

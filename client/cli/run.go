@@ -90,6 +90,7 @@ type Run struct {
 	Connection
 	Spec
 	Session
+	Kill   bool `name:"kill-on-disconnect" help:"Stop the job when this tele, or its connection, is gone for 10 s."`
 	Detach bool `short:"d" help:"Print the job's id and return." xor:"end"`
 	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing." xor:"end"`
 	Usage  bool `help:"Print at the end, on stderr, what the job used." xor:"end"`
@@ -101,6 +102,7 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	spec.StopWhenLeft = r.Kill
 	if r.Terminal {
 		streams.Err = &messages{to: streams.Err}
 	}

@@ -50,6 +50,7 @@ type Job struct {
 	timers   []*time.Timer
 	refused  refusals
 	watching *watch // from when its command runs
+	company  company
 	input    *input // while it runs, where it has one
 	screen   *initproc.Terminal
 	upper    *os.File // what it changes in its root, while it runs
@@ -270,6 +271,9 @@ func (j *Job) stopTimers() {
 	defer j.mu.Unlock()
 	for _, timer := range j.timers {
 		timer.Stop()
+	}
+	if j.company.timer != nil {
+		j.company.timer.Stop()
 	}
 }
 

@@ -87,14 +87,15 @@ type Table struct {
 	devices, readDevices   []cgroup.Device // the disks behind what jobs write, and what they only read
 	noDevice, noReadDevice string          // why there are none
 
-	life    context.Context // ends with the server; for With
-	leave   context.CancelCauseFunc
-	at      func(step string) // called between the steps of a start and an end; for tests
-	running sync.WaitGroup    // of what holdLocked counts and release takes back
-	space   *output.Space     // for the output of all jobs
-	poll    *poller           // waits for what running jobs do
-	tidy    chan struct{}     // wakes the keeper
-	keeper  sync.WaitGroup
+	life      context.Context // ends with the server; for With
+	leave     context.CancelCauseFunc
+	leftGrace time.Duration     // as the constant; shorter in tests
+	at        func(step string) // called between the steps of a start and an end; for tests
+	running   sync.WaitGroup    // of what holdLocked counts and release takes back
+	space     *output.Space     // for the output of all jobs
+	poll      *poller           // waits for what running jobs do
+	tidy      chan struct{}     // wakes the keeper
+	keeper    sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool
@@ -121,7 +122,7 @@ const (
 // Open reads what is in the state directory, and takes over the jobs that an earlier server left.
 // Nobody else may have it open (OpenStateDir).
 func Open(o Options) (_ *Table, err error) {
-	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {},
+	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {}, leftGrace: leftGrace,
 		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
 		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1),
 		warm: pool{size: o.Warm, wake: make(chan struct{}, 1)}}

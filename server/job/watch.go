@@ -54,6 +54,7 @@ func (j *Job) watch() error {
 	j.mu.Lock()
 	j.watching = w
 	j.timeOutLocked()
+	j.aloneLocked()
 	if stop := j.record.Stop; stop != nil {
 		j.killAtLocked(stop.KillAt.AsTime())
 	}

@@ -529,7 +529,10 @@ type JobSpec struct {
 	// standard input, output and error: what it writes is all standard output,
 	// and with stdin WriteInput types at it. Who wants colours says in env what
 	// terminal it is, TERM.
-	Terminal      *TerminalSize `protobuf:"bytes,16,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Terminal *TerminalSize `protobuf:"bytes,16,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// Stop the job when nobody of those who may stop it has followed its output
+	// for 10 s: with StreamOutput and follow.
+	StopWhenLeft  bool `protobuf:"varint,17,opt,name=stop_when_left,json=stopWhenLeft,proto3" json:"stop_when_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +677,13 @@ func (x *JobSpec) GetTerminal() *TerminalSize {
 		return x.Terminal
 	}
 	return nil
+}
+
+func (x *JobSpec) GetStopWhenLeft() bool {
+	if x != nil {
+		return x.StopWhenLeft
+	}
+	return false
 }
 
 // TerminalSize is a terminal's size in characters, each at least 1 and at most
@@ -3219,7 +3229,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x04\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x04\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3238,7 +3248,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
 	"\x04user\x18\x0e \x01(\tR\x04user\x12\x14\n" +
 	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x121\n" +
-	"\bterminal\x18\x10 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
+	"\bterminal\x18\x10 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x12$\n" +
+	"\x0estop_when_left\x18\x11 \x01(\bR\fstopWhenLeft\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
