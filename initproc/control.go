@@ -28,11 +28,13 @@ var ErrRunning = errors.New("the command is running")
 // errNothing is returned by peek when init has not said anything.
 var errNothing = errors.New("no message")
 
-// sendPart sends the next part of the plan.
-func (i *Init) sendPart() error {
+// sendPart sends the next part of the plan, and files for it.
+func (i *Init) sendPart(files ...*os.File) error {
 	blob := i.plan.parts[i.sent]
 	i.sent++
-	if err := i.send(message{kind: msgPlan, value: uint32(len(blob))}); err != nil {
+	i.sending.Lock()
+	defer i.sending.Unlock()
+	if err := i.sendLocked(message{kind: msgPlan, value: uint32(len(blob))}, files...); err != nil {
 		return err
 	}
 	for len(blob) > 0 {
@@ -46,11 +48,41 @@ func (i *Init) sendPart() error {
 }
 
 func (i *Init) send(m message) error {
+	i.sending.Lock()
+	defer i.sending.Unlock()
+	return i.sendLocked(m)
+}
+
+// sendLocked sends a message, and at most four files with it, unix(7), SCM_RIGHTS.
+func (i *Init) sendLocked(m message, files ...*os.File) error {
 	m.version = messageVersion
-	if _, err := i.control.Write(raw(&m)); err != nil {
-		return fmt.Errorf("send to the sandbox's init: %w", err)
+	if len(files) == 0 {
+		if _, err := i.control.Write(raw(&m)); err != nil {
+			return fmt.Errorf("send to the sandbox's init: %w", err)
+		}
+		return nil
 	}
-	return nil
+	var fds []int
+	for _, f := range files {
+		fd, err := descriptor(f)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, int(fd))
+	}
+	conn, err := i.control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = conn.Write(func(fd uintptr) bool {
+		sendErr = unix.Sendmsg(int(fd), raw(&m), unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return sendErr != unix.EAGAIN
+	})
+	if err == nil && sendErr != nil {
+		err = fmt.Errorf("send to the sandbox's init: %w", os.NewSyscallError("sendmsg", sendErr))
+	}
+	return err
 }
 
 // peek returns the first message that waits in the socket, or errNothing, and leaves it there: a server
@@ -166,11 +198,16 @@ func (i *Init) Exit() (Exit, error) {
 			return Exit{}, ErrRunning
 		case peekErr != nil:
 			return Exit{}, peekErr
-		case m.kind != msgParked && m.kind != msgRunning: // those are known
+		}
+		event, isEvent := m.event()
+		if !isEvent && m.kind != msgParked && m.kind != msgRunning { // those are known
 			return m.exit()
 		}
 		if err := i.take(); err != nil {
 			return Exit{}, err
+		}
+		if isEvent && i.Heard != nil {
+			i.Heard(event)
 		}
 	}
 }

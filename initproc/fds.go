@@ -18,6 +18,8 @@ import "golang.org/x/sys/unix"
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
+//	    then what comes with a plan   –              the plan
+//	57  the master of a terminal of a command beside the main one, until the server has it
 //	58  the terminal, its slave       the command    init's end; there with Spec.Terminal alone
 //	59  the terminal, its master      kept, unused   init's end; there with Spec.Terminal alone
 //	60  the file that stdin comes from position      init's end; there with Spec.Stdin alone
@@ -35,7 +37,9 @@ const (
 	fdExe           = 9
 	fdOOM           = 9
 	fdJoin          = 10
-	fdSlave         = 58 // above all that a plan opens, as are those that follow
+	fdFiles         = 10
+	fdBesideMaster  = 57 // above all that a plan opens, as are those that follow
+	fdSlave         = 58
 	fdTerminal      = 59
 	fdSpool         = 60
 	fdInput         = 61

@@ -2,7 +2,6 @@ package initproc
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -129,46 +128,25 @@ func (in *Input) Close() {
 	}
 }
 
-// sendInput sends init the descriptors that receiveInput waits for.
-func (i *Init) sendInput(in *Input) error {
-	files := []*os.File{in.read, in.Pipe, in.Spool}
-	if in.read == nil {
-		files = files[2:]
-	}
-	for _, f := range files {
-		fd, err := descriptor(f)
-		if err != nil {
-			return err
-		}
-		if err := i.sendFile(int(fd)); err != nil {
-			return err
-		}
-	}
-	if in.read == nil {
+// files are what init is sent of it.
+func (in *Input) files() []*os.File {
+	switch {
+	case in == nil:
 		return nil
+	case in.read == nil:
+		return []*os.File{in.Spool}
 	}
-	err := in.read.Close() // or the command would not be the only one that could read
-	in.read = nil
-	return err
+	return []*os.File{in.read, in.Pipe, in.Spool}
 }
 
-func (i *Init) sendFile(fd int) error {
-	conn, err := i.control.SyscallConn()
-	if err != nil {
-		return err
+// sent leaves the reading end to init: or the command would not be the only one that could read.
+func (in *Input) sent() error {
+	if in == nil || in.read == nil {
+		return nil
 	}
-	var sendErr error
-	err = conn.Write(func(control uintptr) bool {
-		sendErr = unix.Sendmsg(int(control), []byte{0}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
-		return sendErr != unix.EAGAIN
-	})
-	if err != nil {
-		return err
-	}
-	if sendErr != nil {
-		return fmt.Errorf("send a descriptor to the sandbox's init: %w", os.NewSyscallError("sendmsg", sendErr))
-	}
-	return nil
+	err := in.read.Close()
+	in.read = nil
+	return err
 }
 
 // Input takes the input back from an adopted init, which has a pipe or a terminal; nil when it has been
@@ -198,43 +176,19 @@ func (i *Init) Input(pipe bool) (*Input, error) {
 // CloseInput closes init's writing end: when the server's is closed, too, the command's input ends.
 func (i *Init) CloseInput() error { return i.send(message{kind: msgClose, value: fdInput}) }
 
-// receiveInput takes the descriptors of the input, and returns the reading end. Init keeps the other two.
+// receiveInput keeps what came with the plan, but for the reading end, which it returns.
 func receiveInput(b *builder, s Spec) arg {
 	if !s.Stdin {
 		return arg{}
 	}
-	// A server that is killed between the plan and this does not leave an init that waits for ever.
-	b.step("wait 10 s at most for the input", unix.SYS_SETSOCKOPT, number(fdControl), number(unix.SOL_SOCKET),
-		number(unix.SO_RCVTIMEO), b.words(10, 0), number(16))
-	var read arg
-	if s.Terminal == nil {
-		read = b.receiveFile("receive the input")
-		b.keep("keep the input's writing end", b.receiveFile("receive the input's writing end"), fdInput)
+	if s.Terminal != nil {
+		b.keep("keep the input's file", number(fdFiles), fdSpool)
+		return arg{}
 	}
-	b.keep("keep the input's file", b.receiveFile("receive the input's file"), fdSpool)
-	return read
+	b.keep("keep the input's writing end", number(fdFiles+1), fdInput)
+	b.keep("keep the input's file", number(fdFiles+2), fdSpool)
+	return number(fdFiles)
 }
-
-// receiveFile receives one descriptor from the server, unix(7), SCM_RIGHTS.
-func (b *builder) receiveFile(name string) arg {
-	control := b.words(0, 0, 0)
-	iov := b.words(0, 1)
-	// struct msghdr: name, its length; iov, how many; control, its length; flags.
-	header := b.words(0, 0, 0, 1, 0, cmsgHeader+8, 0)
-	at := func(a arg, offset uint64) uint32 { return uint32(a.value + offset) }
-	b.relocs = append(b.relocs, reloc{at(iov, 0), at(b.words(0), 0)},
-		reloc{at(header, msghdrIov), at(iov, 0)}, reloc{at(header, msghdrControl), at(control, 0)})
-	b.step(name, unix.SYS_RECVMSG, number(fdControl), header, number(unix.MSG_CMSG_CLOEXEC))
-	return arg{argResult, control.value + cmsgHeader} // an int, and zeros behind it
-}
-
-// Where the kernel looks in a struct msghdr, and how long a struct cmsghdr is, which comes before the
-// descriptor.
-const (
-	msghdrIov     = 16
-	msghdrControl = 32
-	cmsgHeader    = 16
-)
 
 // giveInput lets the job's user open /dev/stdin, as setUser does for the output.
 func giveInput(b *builder, s Spec, read arg) {

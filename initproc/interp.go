@@ -31,10 +31,24 @@ type machine struct {
 	status uint32  // wait status of the command
 	msg    message
 	wait   uint32
-	asleep uint64         // the signals that it blocks while it waits: none
-	fds    [3]unix.PollFd // what it waits for
-	answer [18]uint64     // struct stat or struct rusage
+	beside bool               // the plan is of a command beside the main one
+	child  bool               // this is the process that is to become the command
+	token  uint64             // which of these it is
+	broken uint32             // the error of such a plan's fork
+	other  uintptr            // pid of such a plan's command, or the index of the step that did not fork it
+	others [maxBeside]uintptr // pids of such commands that run; 0 for none
+	asleep uint64             // the signals that it blocks while it waits: none
+	fds    [3]unix.PollFd     // what it waits for
+	iov    [2]uintptr
+	header [7]uintptr // struct msghdr
+	rights [4]uintptr // struct cmsghdr, with up to four descriptors behind it
+	answer [18]uint64 // struct stat or struct rusage
 }
+
+const (
+	rightsHeader = 16
+	rightsSize   = 32
+)
 
 const (
 	stateIdle      = iota // waiting for a part of the plan; without the server that has it, there is no use for init
@@ -121,40 +135,91 @@ func (m *machine) run() {
 	}
 }
 
-// receive takes a message from the server, if there is one.
+// receive takes a message from the server, if there is one. The descriptors that come with it go to
+// fdFiles and the numbers after it.
 //
 //go:norace
 //go:nosplit
 func (m *machine) receive() bool {
-	n := sys(unix.SYS_RECVFROM, fdControl, uintptr(unsafe.Pointer(&m.msg)), messageSize,
-		unix.MSG_DONTWAIT, 0, 0)
+	m.iov = [2]uintptr{uintptr(unsafe.Pointer(&m.msg)), messageSize}
+	m.rights[0] = 0
+	m.header = [7]uintptr{0, 0, uintptr(unsafe.Pointer(&m.iov)), 1, uintptr(unsafe.Pointer(&m.rights)), rightsSize, 0}
+	n := sys(unix.SYS_RECVMSG, fdControl, uintptr(unsafe.Pointer(&m.header)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC,
+		0, 0, 0)
 	if failed(n) {
 		if errno(n) == int32(unix.EAGAIN) {
 			return false
 		}
 		exit(exitTele)
 	}
+	m.takeFiles()
 	if n != messageSize || m.msg.version != messageVersion {
 		m.refuse(int32(unix.EPROTO))
 	}
 	return true
 }
 
-// accept makes room for the part of the plan that the server announced.
+// takeFiles moves the descriptors that came. The kernel gave them the lowest free numbers, in ascending
+// order, none above where it goes: so the last one goes first.
+//
+//go:norace
+//go:nosplit
+func (m *machine) takeFiles() {
+	if m.rights[0] > rightsSize {
+		return
+	}
+	for offset := m.rights[0]; offset > rightsHeader; offset -= 4 {
+		to := fdFiles + (offset-rightsHeader)/4 - 1
+		if fd := uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(&m.rights), offset-4))); fd != to {
+			sys(unix.SYS_DUP3, fd, to, unix.O_CLOEXEC, 0, 0, 0)
+			sys(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+		}
+	}
+}
+
+// accept makes room for the part of the plan that the server announced. That of a command beside the main
+// one comes whole, as a file: a server that is killed must not leave the beginning of one.
 //
 //go:norace
 //go:nosplit
 func (m *machine) accept() {
+	m.beside, m.token = m.state == stateSupervising, m.msg.userUsec
+	m.noted, m.broken, m.next = false, 0, 0
 	m.size = m.msg.value
 	if m.msg.kind != msgPlan || m.size < uint32(headerSize) || m.size > maxPlan {
 		m.refuse(int32(unix.EPROTO))
+		return
 	}
-	m.plan = sys(unix.SYS_MMAP, 0, uintptr(m.size), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
-	if failed(m.plan) {
-		m.refuse(errno(m.plan))
+	if m.ended { // what would run now would outlive the command
+		m.refuse(int32(unix.ESRCH))
+		return
 	}
-	m.have, m.next, m.state = 0, 0, stateReceiving
+	flags, fd := uintptr(unix.MAP_PRIVATE|unix.MAP_ANONYMOUS), ^uintptr(0)
+	if m.beside {
+		flags, fd = unix.MAP_PRIVATE, fdFiles
+	}
+	m.plan = sys(unix.SYS_MMAP, 0, uintptr(m.size), unix.PROT_READ|unix.PROT_WRITE, flags, fd, 0)
+	switch {
+	case failed(m.plan):
+		e := errno(m.plan)
+		m.plan = 0
+		m.refuse(e)
+	case m.beside:
+		m.begun()
+	default:
+		m.have, m.state = 0, stateReceiving
+	}
+}
+
+// begun begins to carry out a plan that is there whole.
+//
+//go:norace
+//go:nosplit
+func (m *machine) begun() {
+	m.state = stateRunning
+	if m.check() {
+		m.relocate()
+	}
 }
 
 // receivePiece takes a piece of it, and after the last one begins to carry it out.
@@ -175,9 +240,7 @@ func (m *machine) receivePiece() bool {
 	}
 	m.have += uint32(n)
 	if m.have == m.size {
-		m.check()
-		m.relocate()
-		m.state = stateRunning
+		m.begun()
 	}
 	return true
 }
@@ -187,16 +250,17 @@ func (m *machine) receivePiece() bool {
 //
 //go:norace
 //go:nosplit
-func (m *machine) check() {
+func (m *machine) check() bool {
 	h := (*header)(at(m.plan))
 	steps := uint64(h.steps) + uint64(h.nsteps)*uint64(stepSize)
 	relocs := uint64(h.relocs) + uint64(h.nrelocs)*uint64(relocSize)
 	if h.magic != planMagic || h.version != planVersion || h.size != m.size ||
 		steps > uint64(m.size) || relocs > uint64(m.size) || h.steps%8 != 0 || h.relocs%4 != 0 {
 		m.refuse(int32(unix.EPROTO))
+		return false
 	}
-	if h.before > 0 {
-		return // the namespace is still the one that the first part was carried out in
+	if h.before > 0 || m.beside {
+		return true // the namespace is still the one that the first part was carried out in
 	}
 	name := [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'n', 's', '/', 'm', 'n', 't', 0}
 	cwd := unix.AT_FDCWD
@@ -207,6 +271,7 @@ func (m *machine) check() {
 	if inode := m.answer[1]; inode == h.hostMnt {
 		m.refuse(int32(unix.EPERM))
 	}
+	return true
 }
 
 //go:norace
@@ -217,6 +282,7 @@ func (m *machine) relocate() {
 		r := (*reloc)(at(m.plan + uintptr(h.relocs) + uintptr(i)*uintptr(relocSize)))
 		if r.where+8 > m.size || r.target >= m.size {
 			m.refuse(int32(unix.EPROTO))
+			return
 		}
 		*(*uintptr)(at(m.plan + uintptr(r.where))) = m.plan + uintptr(r.target)
 	}
@@ -230,26 +296,55 @@ func (m *machine) step() {
 	h := (*header)(at(m.plan))
 	if m.next >= h.nsteps {
 		m.fail(int32(unix.EPROTO))
+		return
 	}
 	s := (*step)(at(m.plan + uintptr(h.steps) + uintptr(m.next)*uintptr(stepSize)))
 	switch s.nr {
 	case opFork:
 		m.fork(s)
 	case opFail:
+		e := int32(s.args[0])
 		if m.noted {
-			m.fail(int32(unix.EACCES))
+			e = int32(unix.EACCES)
 		}
-		m.fail(int32(s.args[0]))
+		m.fail(e)
 	case opReport:
-		m.say(msgRunning, uint32(m.main), 0)
+		m.report()
 		m.next++
 	case opPark:
 		m.say(msgParked, 0, 0)
 		m.forget(stateIdle)
 	case opSupervise:
-		m.forget(stateSupervising)
+		m.supervised()
 	default:
 		m.call(s)
+	}
+}
+
+// report says what became of the command.
+//
+//go:norace
+//go:nosplit
+func (m *machine) report() {
+	switch {
+	case !m.beside:
+		m.say(msgRunning, uint32(m.main), 0)
+	case m.broken != 0:
+		m.sayBeside(msgBesideFailed, uint32(m.other), int32(m.broken))
+	default:
+		m.sayBeside(msgBesideRunning, uint32(m.other), 0)
+	}
+}
+
+// supervised ends a plan, and what one beside the main one has opened.
+//
+//go:norace
+//go:nosplit
+func (m *machine) supervised() {
+	m.forget(stateSupervising)
+	if m.beside {
+		m.beside = false
+		sys(unix.SYS_CLOSE_RANGE, fdFiles, fdBesideMaster-1, 0, 0, 0, 0)
 	}
 }
 
@@ -258,7 +353,9 @@ func (m *machine) step() {
 //go:norace
 //go:nosplit
 func (m *machine) forget(next uint32) {
-	sys(unix.SYS_MUNMAP, m.plan, uintptr(m.size), 0, 0, 0, 0)
+	if m.plan != 0 {
+		sys(unix.SYS_MUNMAP, m.plan, uintptr(m.size), 0, 0, 0, 0)
+	}
 	m.plan, m.state = 0, next
 }
 
@@ -310,16 +407,41 @@ func (m *machine) tolerate(s *step, e int32) {
 //go:norace
 //go:nosplit
 func (m *machine) fork(s *step) {
+	at := m.next
+	m.next = uint32(s.args[0])
+	if m.beside && m.place(0) == nil {
+		m.broken, m.other = uint32(unix.EUSERS), uintptr(at)
+		return
+	}
 	pid := sys(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD)|uintptr(s.args[1]), 0, 0, 0, 0, 0)
 	switch {
-	case failed(pid):
-		m.fail(errno(pid))
 	case pid == 0:
-		m.next++
-	default:
+		m.child = true
+		m.next = at + 1
+	case !m.beside && failed(pid):
+		m.next = at
+		m.fail(errno(pid))
+	case !m.beside:
 		m.main = pid
-		m.next = uint32(s.args[0])
+	case failed(pid):
+		m.broken, m.other = uint32(errno(pid)), uintptr(at)
+	default:
+		m.other = pid
+		*m.place(0) = pid
 	}
+}
+
+// place is where others has that pid, or nil.
+//
+//go:norace
+//go:nosplit
+func (m *machine) place(pid uintptr) *uintptr {
+	for i := uintptr(0); i < maxBeside; i++ {
+		if p := (*uintptr)(unsafe.Add(unsafe.Pointer(&m.others), i*unsafe.Sizeof(pid))); *p == pid {
+			return p
+		}
+	}
+	return nil
 }
 
 // supervise does what there is to do for PID 1: reap, and what the server says. It returns false
@@ -335,6 +457,8 @@ func (m *machine) supervise() bool {
 		return false
 	}
 	switch m.msg.kind {
+	case msgPlan:
+		m.accept()
 	case msgSignal:
 		m.signal()
 	case msgClose:
@@ -350,6 +474,8 @@ func (m *machine) signal() {
 	switch {
 	case m.msg.detail == targetAll:
 		whom = ^uintptr(0)
+	case m.msg.detail < 0:
+		whom = uintptr(m.msg.detail)
 	case m.ended:
 		return
 	case m.msg.detail == targetGroup:
@@ -378,7 +504,20 @@ func (m *machine) reap() {
 		case r == m.main && !m.ended:
 			m.ended, m.status = true, m.wait
 			m.killRest()
+		default:
+			m.reaped(r)
 		}
+	}
+}
+
+// reaped tells the server of a command that ran beside the main one.
+//
+//go:norace
+//go:nosplit
+func (m *machine) reaped(pid uintptr) {
+	if p := m.place(pid); p != nil {
+		*p = 0
+		m.say(msgBesideExit, m.wait, int32(pid))
 	}
 }
 
@@ -419,19 +558,41 @@ func (m *machine) say(kind, value uint32, detail int32) {
 		unix.MSG_NOSIGNAL, 0, 0)
 }
 
+// sayBeside says what became of a plan beside the main one.
+//
+//go:norace
+//go:nosplit
+func (m *machine) sayBeside(kind, value uint32, detail int32) {
+	m.msg.userUsec = m.token
+	m.say(kind, value, detail)
+}
+
 // fail names the step that failed, and ends this process: init, and with it the sandbox, or the
-// command's process before there was a command.
+// command's process before there was a command. A plan beside the main one is given up instead.
 //
 //go:norace
 //go:nosplit
 func (m *machine) fail(e int32) {
-	m.say(msgFailed, (*header)(at(m.plan)).before+m.next, e)
+	if m.beside {
+		m.sayBeside(msgBesideFailed, m.next, e)
+		if !m.child {
+			m.supervised()
+			return
+		}
+	} else {
+		m.say(msgFailed, (*header)(at(m.plan)).before+m.next, e)
+	}
 	exit(exitTele)
 }
 
 //go:norace
 //go:nosplit
 func (m *machine) refuse(e int32) {
+	if m.beside {
+		m.sayBeside(msgBesideFailed, stepRefused, e)
+		m.supervised()
+		return
+	}
 	m.say(msgFailed, stepRefused, e)
 	exit(exitTele)
 }

@@ -7,10 +7,14 @@ type message struct {
 	kind    uint32
 	version uint32
 	// value is for PLAN the size of a part, for FAILED the index of the step or stepRefused, for RUNNING the
-	// command's pid in the sandbox, for SIGNAL the signal, for EXIT the wait status, for CLOSE a descriptor.
+	// command's pid in the sandbox, for SIGNAL the signal, for EXIT the wait status, for CLOSE a descriptor. Of
+	// what runs beside the command it is for BESIDERUNNING the pid, for BESIDEFAILED as for FAILED, for
+	// BESIDEEXIT the wait status.
 	value uint32
-	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup).
+	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup, or a
+	// process group beside the command's as kill(2) takes it: its negative number), for BESIDEEXIT the pid.
 	detail int32
+	// For PLAN, BESIDERUNNING and BESIDEFAILED, which command beside the main one it is about, in userUsec.
 	// For EXIT, what all processes of the sandbox used together, as getrusage(2) tells it.
 	userUsec, systemUsec uint64
 	maxRSS               uint64 // KiB, of the largest process
@@ -24,6 +28,9 @@ const (
 	msgExit
 	msgParked
 	msgClose
+	msgBesideRunning
+	msgBesideFailed
+	msgBesideExit
 )
 
 const (

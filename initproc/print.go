@@ -106,14 +106,6 @@ func decode(blob []byte) (*view, error) {
 		return nil, errors.New("plan with tables outside of it")
 	}
 	v := &view{blob: blob, before: int(h.before), relocs: map[uint64]uint64{}, results: map[uint64]int{}}
-	for i := range int(h.nrelocs) {
-		var r reloc
-		copy(raw(&r), blob[int(h.relocs)+i*relocSize:])
-		if uint64(r.where)+8 > size || uint64(r.target) >= size {
-			return nil, fmt.Errorf("plan with relocation %d outside of it", i)
-		}
-		v.relocs[uint64(r.where)] = uint64(r.target)
-	}
 	v.steps = make([]step, h.nsteps)
 	for i := range v.steps {
 		s := &v.steps[i]
@@ -121,6 +113,14 @@ func decode(blob []byte) (*view, error) {
 		if err := v.checkStep(s); err != nil {
 			return nil, fmt.Errorf("plan with step %d %w", i, err)
 		}
+	}
+	for i := range int(h.nrelocs) {
+		var r reloc
+		copy(raw(&r), blob[int(h.relocs)+i*relocSize:])
+		if uint64(r.where)+8 > size || uint64(r.target) >= size {
+			return nil, fmt.Errorf("plan with relocation %d outside of it", i)
+		}
+		v.relocs[uint64(r.where)] = uint64(r.target)
 	}
 	return v, nil
 }
@@ -133,12 +133,6 @@ func (v *view) checkStep(s *step) error {
 	if s.dest != 0 {
 		v.results[uint64(s.dest)] = len(v.results) + 1
 	}
-	if at, found := v.received(s); found {
-		if at+8 > size {
-			return errors.New("outside of it")
-		}
-		v.results[at] = len(v.results) + 1
-	}
 	for i, kind := range s.kinds[:len(s.args)] {
 		switch {
 		case kind > argResult:
@@ -150,15 +144,6 @@ func (v *view) checkStep(s *step) error {
 		}
 	}
 	return nil
-}
-
-// received is where a recvmsg(2) leaves the descriptor that it receives.
-func (v *view) received(s *step) (offset uint64, found bool) {
-	if s.nr != unix.SYS_RECVMSG || s.kinds[1] != argAddr {
-		return 0, false
-	}
-	control, found := v.relocs[s.args[1]+msghdrControl]
-	return control + cmsgHeader, found
 }
 
 // string is the NUL-terminated string at offset.
@@ -178,7 +163,7 @@ func (v *view) word(offset uint64) uint64 {
 //	s string, d number, x hexadecimal, o octal, f descriptor, v array of strings, r two numbers
 //	m mount flags, a struct mount_attr, c clone flags, O open flags, T open_tree flags
 //	H struct open_how, i struct ifreq, F struct sock_fprog, P prctl option, S seccomp operation, N seccomp flags
-//	C close_range flags, M recvmsg flags, p bytes that need no showing
+//	C close_range flags, p bytes that need no showing
 type signature struct{ name, args string }
 
 var signatures = map[uint32]signature{
@@ -215,8 +200,6 @@ var signatures = map[uint32]signature{
 	unix.SYS_CAPSET:         {"capset", "pp"},
 	unix.SYS_SECCOMP:        {"seccomp", "SNF"},
 	unix.SYS_CLOSE_RANGE:    {"close_range", "ddC"},
-	unix.SYS_SETSOCKOPT:     {"setsockopt", "fddrd"},
-	unix.SYS_RECVMSG:        {"recvmsg", "fpM"},
 	unix.SYS_EXECVE:         {"execve", "svv"},
 	opFork:                  {"fork", "dc"},
 	opFail:                  {"fail", "e"},
@@ -240,9 +223,6 @@ func (v *view) call(s *step) string {
 	text := sig.name + "(" + strings.Join(args, ", ") + ")"
 	if s.dest != 0 {
 		text += fmt.Sprintf(" = $%d", v.results[uint64(s.dest)])
-	}
-	if at, found := v.received(s); found {
-		text += fmt.Sprintf(" = $%d", v.results[at])
 	}
 	for _, e := range s.tolerate {
 		if e != 0 {
@@ -334,7 +314,6 @@ var flagNames = map[byte][]flagName{
 		{unix.OPEN_TREE_CLONE, "OPEN_TREE_CLONE"}, {unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLOEXEC"},
 		{unix.AT_RECURSIVE, "AT_RECURSIVE"}, {unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"},
 	},
-	'M': {{unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC"}},
 	'S': {{unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"}},
 	'N': {{unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, "SECCOMP_FILTER_FLAG_NEW_LISTENER"}, {0, "0"}},
 	'C': {

@@ -33,6 +33,11 @@ type Init struct {
 	// set takes them out before Close or Detach: init has the same open file, so closing does not.
 	Stdout, Stderr int
 
+	// Heard is told, by Exit, what comes of commands beside the main one; set before the first of them.
+	Heard func(Event)
+
+	sending sync.Mutex // held while something is sent that nothing may come between
+
 	control *os.File // the server's end of the socket, non-blocking
 	adopted *ID      // of an init that an earlier server started; nil for one of this process's own
 
@@ -75,7 +80,16 @@ func (i *Init) Run(ctx context.Context, plan *Plan, in *Input) error {
 	}
 	i.plan = plan
 	// A step may fail and end init meanwhile; what it said of it is still to be read.
-	if err := i.sendRest(in); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+	for i.sent < len(plan.parts) {
+		err := i.sendPart(in.files()...)
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := in.sent(); err != nil {
 		return err
 	}
 	if err := i.Await(ctx); err != nil {
@@ -83,18 +97,6 @@ func (i *Init) Run(ctx context.Context, plan *Plan, in *Input) error {
 	}
 	i.plan = nil // a job may run for long
 	return nil
-}
-
-func (i *Init) sendRest(in *Input) error {
-	for i.sent < len(i.plan.parts) {
-		if err := i.sendPart(); err != nil {
-			return err
-		}
-	}
-	if in == nil {
-		return nil
-	}
-	return i.sendInput(in)
 }
 
 // self refers to this process, for inits that wait for their plan.

@@ -43,20 +43,25 @@ func openTerminal(b *builder, s Spec) arg {
 	if s.Terminal == nil {
 		return arg{}
 	}
+	master, slave := makeTerminal(b, s)
+	b.keep("keep the terminal's other side", master, fdTerminal)
+	b.keep("keep the terminal", slave, fdSlave)
+	return number(fdSlave)
+}
+
+func makeTerminal(b *builder, s Spec) (master, slave arg) {
 	const name = "make the terminal"
-	master := b.stepResult(name, unix.SYS_OPENAT, cwdFD, b.string("/dev/pts/ptmx"),
+	master = b.stepResult(name, unix.SYS_OPENAT, cwdFD, b.string("/dev/pts/ptmx"),
 		number(unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC), number(0))
 	b.step(name, unix.SYS_IOCTL, master, number(unix.TIOCSPTLCK), b.words(0))
-	slave := b.stepResult(name, unix.SYS_IOCTL, master, number(unix.TIOCGPTPEER),
+	slave = b.stepResult(name, unix.SYS_IOCTL, master, number(unix.TIOCGPTPEER),
 		number(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC))
 	b.step("set the terminal's size", unix.SYS_IOCTL, master, number(unix.TIOCSWINSZ), b.bytes(s.Terminal.winsize()))
 	b.step("set the terminal's modes", unix.SYS_IOCTL, slave, number(unix.TCSETS), b.bytes(usualModes()))
 	if !s.UserNamespace {
 		b.step("give the terminal to the user", unix.SYS_FCHOWN, slave, number(s.UID), number(s.GID))
 	}
-	b.keep("keep the terminal's other side", master, fdTerminal)
-	b.keep("keep the terminal", slave, fdSlave)
-	return number(fdSlave)
+	return master, slave
 }
 
 // usualModes are those that the kernel gives a new terminal, struct ktermios, and that its text is UTF-8:

@@ -1,0 +1,229 @@
+package initproc
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// news are the events of an init.
+type news struct {
+	*Init
+	events  []Event
+	running map[int]bool
+}
+
+func hearNews(i *Init) *news {
+	n := &news{Init: i, running: map[int]bool{}}
+	i.Heard = func(e Event) {
+		n.events = append(n.events, e)
+		if n.running[e.Pid] = true; !e.Running {
+			delete(n.running, e.Pid)
+		}
+	}
+	return n
+}
+
+// next is the next event.
+func (n *news) next(t *testing.T) (e Event) {
+	t.Helper()
+	for len(n.events) == 0 {
+		if exit, err := n.Exit(); len(n.events) == 0 && err != ErrRunning {
+			t.Fatalf("the command ended: %v, %v", exit, err)
+		}
+		if len(n.events) == 0 {
+			readable(t, n.FD())
+		}
+	}
+	e, n.events = n.events[0], n.events[1:]
+	return e
+}
+
+// token is that of the command that was begun last.
+var token uint64
+
+// beside begins a command beside the one of s, and returns what became of it.
+func beside(t *testing.T, i *news, s Spec, command ...string) (*Beside, Event, error) {
+	t.Helper()
+	s.Command = command
+	plan, err := NewBesidePlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return send(t, i, s, plan)
+}
+
+func send(t *testing.T, i *news, s Spec, plan *Plan) (*Beside, Event, error) {
+	t.Helper()
+	token++
+	b, err := i.RunBeside(plan, s, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	for {
+		if e := i.next(t); e.Token == token {
+			return b, e, e.Err(plan)
+		}
+	}
+}
+
+func all(t *testing.T, f *os.File) string {
+	t.Helper()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A command beside the main one has its own input, output and exit code, and is the same user behind the
+// same walls.
+func TestBeside(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sh", "-c", "echo main >/tmp/file; id -u; exec sleep 1000")
+	started, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := hearNews(started)
+	hear(t, started, "1879048192")
+	had := descriptors(t, i.Pid)
+	s.Stdin = true
+	b, e, _ := beside(t, i, s, "sh", "-c", "cat /tmp/file; id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; cat /dev/stdin >&2; exit 7")
+	if !e.Running || e.Pid < 2 {
+		t.Fatalf("%+v", e)
+	}
+	if _, err := b.Stdin.WriteString("input"); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Stdin.Close()
+	out, errs := all(t, b.Stdout), all(t, b.Stderr)
+	want := "main\n1879048192\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n0 1 2 3 "
+	if out != want || errs != "input" {
+		t.Errorf("got %q and %q, want %q", out, errs, want)
+	}
+	if end := i.next(t); end.Running || end.Pid != e.Pid || end.Status.ExitStatus() != 7 {
+		t.Errorf("%+v", end)
+	}
+	// Nothing of it is left in init, nor anything else.
+	if has := descriptors(t, i.Pid); !slices.Equal(has, had) {
+		t.Errorf("init had %v and has %v", had, has)
+	}
+	s.Stdin = false
+	b, _, _ = beside(t, i, s, "sh", "-c", "readlink /proc/self/fd/0; exec sleep 1000")
+	buf := make([]byte, 100)
+	if n, err := b.Stdout.Read(buf); err != nil || string(buf[:n]) != "/dev/null\n" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	// The main command's end is that of all.
+	if err := i.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := i.next(t); e.Status.Signal() != syscall.SIGKILL {
+		t.Errorf("%+v", e)
+	}
+	if exit, err := wait(t, started); err != nil || exit.Status.Signal() != syscall.SIGKILL {
+		t.Errorf("%v, %v", exit, err)
+	}
+}
+
+func TestBesideTerminal(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	started, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := hearNews(started)
+	s.Terminal = &Size{30, 100}
+	b, e, _ := beside(t, i, s, "sh", "-c", "tty; stty size; read x; echo got $x; exec sleep 1000")
+	if err := i.TakeTerminal(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Terminal.WriteString("text\n"); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	for buf := make([]byte, 1000); !strings.Contains(got, "got text\r\n"); {
+		n, err := b.Terminal.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += string(buf[:n])
+	}
+	if !strings.Contains(got, "/dev/pts/0\r\n30 100\r\n") {
+		t.Errorf("got %q", got)
+	}
+	if err := i.SignalBeside(e.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if end := i.next(t); end.Pid != e.Pid || end.Status.Signal() != syscall.SIGINT {
+		t.Errorf("%+v", end)
+	}
+	if _, err := b.Terminal.Read(make([]byte, 1)); !errors.Is(err, unix.EIO) {
+		t.Errorf("init still has the terminal: %v", err)
+	}
+}
+
+// What goes wrong beside the main command does it no harm.
+func TestBesideFails(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	started, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := hearNews(started)
+	s.Command = []string{"true"}
+	var step *StepError
+	if _, _, err := beside(t, i, s, "no-such-program"); !errors.As(err, &step) || !step.NotFound() {
+		t.Errorf("%v", err)
+	}
+	plan, err := NewBesidePlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := decode(plan.parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for index := range v.steps {
+		name := v.string(uint64(v.steps[index].name))
+		if name == "drop capabilities" && index%16 != 0 || v.steps[index].nr == opFail || laterTry(v, index) {
+			continue
+		}
+		broken := &Plan{parts: [][]byte{slices.Clone(plan.parts[0])}}
+		breakStep(broken.parts[0], index, syscall.EUCLEAN)
+		b, e, err := send(t, i, s, broken)
+		if v.steps[index].nr == opSupervise && err == nil { // it runs by then
+			for e = i.next(t); e.Token != token; e = i.next(t) {
+			}
+			err = e.Err(broken)
+		}
+		if !errors.As(err, &step) || step.Step != index || step.Errno != syscall.EUCLEAN || step.Name != name {
+			t.Errorf("step %d, %s: %v", index, name, err)
+		}
+		b.Close()
+	}
+	for _, e, _ := beside(t, i, s, "sh", "-c", "exit 77"); e.Status.ExitStatus() != 77 || len(i.running) > 0; {
+		e = i.next(t)
+	}
+	for range maxBeside {
+		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Running {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := beside(t, i, s, "true"); err != ErrBesides {
+		t.Error(err)
+	}
+	if _, err := i.Exit(); err != ErrRunning {
+		t.Errorf("the main command: %v", err)
+	}
+}
