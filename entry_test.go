@@ -30,7 +30,7 @@ var reachable = []string{
 	"(*machine).check", "(*machine).relocate", "(*machine).step", "(*machine).call", "(*machine).arg",
 	"(*machine).tolerate", "(*machine).fork", "(*machine).supervise", "(*machine).signal",
 	"(*machine).reap", "(*machine).killRest", "(*machine).tell", "(*machine).say",
-	"(*machine).report", "(*machine).supervised", "(*machine).place", "(*machine).reaped", "(*machine).takeFiles", "(*machine).sayBeside", "(*machine).begun",
+	"(*machine).report", "(*machine).supervised", "(*machine).place", "(*machine).reaped", "(*machine).takeFiles", "(*machine).sayBeside", "(*machine).begun", "(*machine).forget",
 	"(*machine).fail", "(*machine).refuse",
 	"one", // data: the number that the signal handler writes
 }

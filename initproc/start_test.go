@@ -493,7 +493,7 @@ func TestAwaitThatIsCancelledTooLate(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	succeeded := 0
-	for range 100 {
+	for range 1000 {
 		switch err := i.Await(ended); { // what init said of the start is there still
 		case err == nil:
 			succeeded++

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,8 +13,8 @@ import (
 // A poller waits for the descriptors of all jobs in one epoll set, so that a job that is silent costs no
 // goroutine. The set itself is in that of Go's runtime: one goroutine waits for it, which takes no thread.
 type poller struct {
-	file  *os.File // the set
-	conn  syscall.RawConn
+	set   int      // until close, before which everything is removed
+	file  *os.File // the same, for the runtime
 	ended chan struct{}
 
 	mu      sync.Mutex
@@ -35,12 +36,16 @@ func newPoller() (*poller, error) {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	_ = unix.SetNonblock(fd, true) // os.NewFile asks for that, to have the runtime wait
-	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), watched: map[int]*watched{}}
-	if p.conn, err = p.file.SyscallConn(); err != nil {
+	p := &poller{set: fd, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), watched: map[int]*watched{}}
+	conn, err := p.file.SyscallConn()
+	if err == nil {
+		err = p.file.SetReadDeadline(time.Time{}) // fails if the runtime cannot wait for it
+	}
+	if err != nil {
 		_ = p.file.Close() // nothing is in it
 		return nil, err
 	}
-	go p.wait()
+	go p.wait(conn)
 	return p, nil
 }
 
@@ -88,28 +93,20 @@ func (p *poller) forget(w *watched) {
 // already shall not wake anybody.
 func (p *poller) control(op int, w *watched) error {
 	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(w.fd)}
-	var ctlErr error
-	if err := p.conn.Control(func(set uintptr) { ctlErr = unix.EpollCtl(int(set), op, w.fd, &e) }); err != nil {
-		return err
-	}
-	return os.NewSyscallError("epoll_ctl", ctlErr)
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.set, op, w.fd, &e))
 }
 
 // wait hands out what comes, until the poller is closed.
-func (p *poller) wait() {
+func (p *poller) wait(conn syscall.RawConn) {
 	defer close(p.ended)
 	events := make([]unix.EpollEvent, 128)
-	for {
-		n := 0
-		err := p.conn.Read(func(set uintptr) bool {
+	_ = conn.Read(func(set uintptr) bool {
+		for n := len(events); n == len(events); {
 			n, _ = unix.EpollWait(int(set), events, 0) // does not wait, so that nothing interrupts it
-			return n > 0
-		})
-		if err != nil {
-			return
+			p.hand(events[:max(n, 0)])
 		}
-		p.hand(events[:n])
-	}
+		return false // there may be more: the runtime waits for that and calls again
+	}) // the error is that it was closed
 }
 
 // hand calls those for whom events are. The last goroutine that is begun is the first to run, so the first

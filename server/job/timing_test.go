@@ -44,6 +44,7 @@ func TestTimings(t *testing.T) {
 	table = with(t, table, func(o *Options) { o.Warm, o.Work = 1, WorkDisk })
 	run(t, table, sh("true"))
 	expectTimings(t, table, Timing{Cold: ColdUnable})
+	table.running.Wait() // the next has the same cgroup, and would take away what this one's jobs leave
 
 	table = openWarm(t, 1)
 	ready := awaitWarm(t, table, 1)

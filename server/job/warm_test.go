@@ -109,6 +109,27 @@ func TestWarmIsGivenBack(t *testing.T) {
 	}
 }
 
+// While jobs start and end all the time, half of the pool is made ready beside them; the rest when they do
+// not.
+func TestWarmIsMadeBesideStarts(t *testing.T) {
+	table := openWarm(t, 4)
+	ready := awaitWarm(t, table, 4)
+	table.warm.begin() // as if a job were about to start all the time
+	for range 4 {
+		run(t, table, sh("true"))
+	}
+	now := awaitWarm(t, table, 2)
+	for _, id := range now {
+		if slices.Contains(ready, id) {
+			t.Errorf("%v was ready, now %v", ready, now)
+		}
+	}
+	table.warm.end()
+	if all := awaitWarm(t, table, 4); !slices.Equal(all[:2], now) {
+		t.Errorf("%v was ready, now %v", now, all)
+	}
+}
+
 // At the end nothing is left of those that no job had, and what a killed server left of them goes.
 func TestWarmIsDrained(t *testing.T) {
 	table := openWarm(t, 3)
