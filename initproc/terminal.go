@@ -137,7 +137,14 @@ func (t *Terminal) FD() int {
 
 // Resize changes the size, of which the foreground process group is told by SIGWINCH.
 func (t *Terminal) Resize(s Size) error {
-	conn, err := t.master.SyscallConn()
+	return setSize(t.master, s)
+}
+
+// Resize is the same for a command beside the main one, which has a terminal.
+func (s *Beside) Resize(size Size) error { return setSize(s.Terminal, size) }
+
+func setSize(terminal *os.File, s Size) error {
+	conn, err := terminal.SyscallConn()
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,7 @@ type Commands struct {
 	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
+	Exec   Exec   `cmd:"" help:"Run a further command in a running job's sandbox."`
 	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`

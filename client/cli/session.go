@@ -35,6 +35,7 @@ type session struct {
 
 	mu   sync.Mutex
 	id   string                  // of the job; empty before it runs
+	exec *client.Exec            // of a command beside the job's own
 	sent map[syscall.Signal]bool // what was passed on
 }
 
@@ -103,7 +104,12 @@ func (s *session) job() string {
 func (s *session) send(sig syscall.Signal) {
 	s.mu.Lock()
 	s.sent[sig] = true
+	exec := s.exec
 	s.mu.Unlock()
+	if exec != nil {
+		exec.Signal(unix.SignalName(sig))
+		return
+	}
 	_, err := s.client.Signal(s.ctx, s.id, unix.SignalName(sig), telev1.SignalTarget_SIGNAL_TARGET_GROUP)
 	if err != nil && s.ctx.Err() == nil && reasonOf(err) != "ENDED" {
 		fmt.Fprintf(s.streams.Err, "tele: %s was not passed on: %v\n", unix.SignalName(sig), err)

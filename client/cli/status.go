@@ -272,7 +272,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-why", "tele-attach", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.

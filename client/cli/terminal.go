@@ -17,15 +17,19 @@ import (
 
 // addTerminal asks for a terminal like the one that tele has: its size, and what it is.
 func (s *Spec) addTerminal(spec *telev1.JobSpec) {
-	spec.Terminal = sizeOf(os.Stdout, os.Stdin)
+	spec.Terminal, spec.Env = sizeOf(os.Stdout, os.Stdin), terminalEnv(spec.Env)
+}
+
+// terminalEnv adds to env what says what terminal it is.
+func terminalEnv(more map[string]string) map[string]string {
 	env := map[string]string{"TERM": "xterm"}
 	for _, name := range []string{"TERM", "COLORTERM"} {
 		if value := os.Getenv(name); value != "" {
 			env[name] = value
 		}
 	}
-	maps.Copy(env, spec.Env)
-	spec.Env = env
+	maps.Copy(env, more)
+	return env
 }
 
 // sizeOf is the size of the first that is a terminal, or the usual one.
@@ -68,6 +72,10 @@ func (s *session) resize(sizes <-chan os.Signal, file *os.File) {
 	for {
 		select {
 		case <-sizes:
+			if s.exec != nil {
+				s.exec.Resize(sizeOf(file))
+				continue
+			}
 			_ = s.client.Resize(s.ctx, s.id, sizeOf(file))
 		case <-s.ctx.Done():
 			return

@@ -21,6 +21,7 @@ var rights = map[string][]Role{
 	telev1.JobService_List_FullMethodName:         anyRole,
 	telev1.JobService_Stop_FullMethodName:         doers,
 	telev1.JobService_Signal_FullMethodName:       doers,
+	telev1.JobService_Exec_FullMethodName:         doers,
 	telev1.JobService_Resize_FullMethodName:       doers,
 	telev1.JobService_WriteInput_FullMethodName:   doers,
 	telev1.JobService_Wait_FullMethodName:         anyRole,

@@ -51,6 +51,7 @@ type Job struct {
 	refused  refusals
 	watching *watch // from when its command runs
 	company  company
+	besides  besides
 	input    *input // while it runs, where it has one
 	screen   *initproc.Terminal
 	upper    *os.File // what it changes in its root, while it runs

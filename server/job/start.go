@@ -163,9 +163,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 	if r.spec.Root == RootOverlay {
 		spec.Overlay, spec.OverlaySize = true, r.room.root
 	}
-	if size := r.spec.Terminal; size != nil {
-		spec.Terminal = &initproc.Size{Rows: uint16(size.Rows), Columns: uint16(size.Columns)}
-	}
+	spec.Terminal = sizeOf(r.spec.Terminal)
 	filter(&spec, r.spec)
 	if spec.Cwd == "" {
 		spec.Cwd = initproc.Home

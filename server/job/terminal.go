@@ -20,6 +20,13 @@ func CheckSize(field string, s *telev1.TerminalSize) error {
 	return nil
 }
 
+func sizeOf(s *telev1.TerminalSize) *initproc.Size {
+	if s == nil {
+		return nil
+	}
+	return &initproc.Size{Rows: uint16(s.Rows), Columns: uint16(s.Columns)}
+}
+
 // openTerminal takes the terminal of a job whose command runs, if it has one.
 func (j *Job) openTerminal() error {
 	if !j.terminal {
@@ -57,5 +64,5 @@ func (j *Job) Resize(s *telev1.TerminalSize) error {
 	if j.endedLocked() || j.ending || j.screen == nil {
 		return ErrEnded
 	}
-	return j.screen.Resize(initproc.Size{Rows: uint16(s.Rows), Columns: uint16(s.Columns)})
+	return j.screen.Resize(*sizeOf(s))
 }

@@ -48,6 +48,7 @@ func (s *stream) fd() int {
 // watch begins to wait for what the job does.
 func (j *Job) watch() error {
 	w := &watch{job: j}
+	j.init.Heard = j.besides.hear
 	w.streams[0].name, w.streams[0].pipe = output.Stdout, j.init.Stdout
 	w.streams[0].screen = j.screen
 	w.streams[1].name, w.streams[1].pipe = output.Stderr, j.init.Stderr
@@ -159,6 +160,7 @@ func (w *watch) hear() (again bool) {
 // finish brings a job to its end whose command has ended: nobody is left who could write.
 func (w *watch) finish(exit initproc.Exit, waitErr error) {
 	w.stop()
+	w.job.besides.over()
 	kept := true
 	for i := range w.streams {
 		kept = w.move(&w.streams[i]) != ErrClosing && kept
@@ -172,6 +174,7 @@ func (w *watch) finish(exit initproc.Exit, waitErr error) {
 // leave lets go of the job, which runs on: the server ends, and the next one takes it.
 func (w *watch) leave() {
 	w.stop()
+	w.job.besides.over()
 	w.refused.stop()
 	w.job.leave()
 }

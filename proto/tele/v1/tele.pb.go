@@ -2337,6 +2337,299 @@ func (*ResizeResponse) Descriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
+// ExecRequest starts a command in a job, or is something for it.
+type ExecRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message alone.
+	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// Input, at most 1 MiB.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// After data there is no more input.
+	End bool `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// A new size for its terminal.
+	Size *TerminalSize `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
+	// A signal for its process group, as in Signal.
+	Signal        string `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ExecRequest) GetStart() *ExecStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *ExecRequest) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+// ExecStart is a command for a running job.
+type ExecStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// As in JobSpec.
+	Command []string `protobuf:"bytes,2,rep,name=command,proto3" json:"command,omitempty"`
+	// Added to the job's own.
+	Env map[string]string `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Empty is the job's own.
+	Cwd string `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`
+	// It has an input; else it reads nothing, from /dev/null.
+	Stdin bool `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// It has a terminal of this size.
+	Terminal      *TerminalSize `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecStart) Reset() {
+	*x = ExecStart{}
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecStart) ProtoMessage() {}
+
+func (x *ExecStart) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
+func (*ExecStart) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExecStart) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecStart) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *ExecStart) GetCwd() string {
+	if x != nil {
+		return x.Cwd
+	}
+	return ""
+}
+
+func (x *ExecStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *ExecStart) GetTerminal() *TerminalSize {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+// ExecResponse is output of a command in a job, or its end; the first one is
+// empty: it runs.
+type ExecResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the data is from.
+	Stream OutputStream `protobuf:"varint,1,opt,name=stream,proto3,enum=tele.v1.OutputStream" json:"stream,omitempty"`
+	// Raw bytes.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// Set in the last message alone.
+	Exit          *ExecExit `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResponse) Reset() {
+	*x = ExecResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResponse) ProtoMessage() {}
+
+func (x *ExecResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
+func (*ExecResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExecResponse) GetStream() OutputStream {
+	if x != nil {
+		return x.Stream
+	}
+	return OutputStream_OUTPUT_STREAM_UNSPECIFIED
+}
+
+func (x *ExecResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetExit() *ExecExit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+// ExecExit is how a command in a job ended.
+type ExecExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its own, or 128+n when signal n ended it.
+	ExitCode int32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	// The signal that ended it; 0 for none.
+	Signal        int32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecExit) Reset() {
+	*x = ExecExit{}
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecExit) ProtoMessage() {}
+
+func (x *ExecExit) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
+func (*ExecExit) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExecExit) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *ExecExit) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
 // WaitRequest names a job.
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2348,7 +2641,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2653,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2666,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -2394,7 +2687,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2699,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2712,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -2454,7 +2747,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2759,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2772,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -2547,7 +2840,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2852,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2865,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -2628,7 +2921,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2933,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2946,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -2674,7 +2967,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2979,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2992,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -2720,7 +3013,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +3025,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3038,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -2768,7 +3061,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +3073,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +3086,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2821,7 +3114,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3126,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3139,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -2871,7 +3164,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3176,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3189,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2933,7 +3226,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3238,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3251,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -2984,7 +3277,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3289,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3302,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3030,7 +3323,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3335,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3348,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3107,7 +3400,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3412,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3425,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3183,7 +3476,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3488,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3501,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Mark) GetStep() string {
@@ -3393,7 +3686,30 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\rResizeRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12)\n" +
 	"\x04size\x18\x02 \x01(\v2\x15.tele.v1.TerminalSizeR\x04size\"\x10\n" +
-	"\x0eResizeResponse\"$\n" +
+	"\x0eResizeResponse\"\xa0\x01\n" +
+	"\vExecRequest\x12(\n" +
+	"\x05start\x18\x01 \x01(\v2\x12.tele.v1.ExecStartR\x05start\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\x12)\n" +
+	"\x04size\x18\x04 \x01(\v2\x15.tele.v1.TerminalSizeR\x04size\x12\x16\n" +
+	"\x06signal\x18\x05 \x01(\tR\x06signal\"\xfe\x01\n" +
+	"\tExecStart\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
+	"\acommand\x18\x02 \x03(\tR\acommand\x12-\n" +
+	"\x03env\x18\x03 \x03(\v2\x1b.tele.v1.ExecStart.EnvEntryR\x03env\x12\x10\n" +
+	"\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x14\n" +
+	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x121\n" +
+	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\fExecResponse\x12-\n" +
+	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12%\n" +
+	"\x04exit\x18\x03 \x01(\v2\x11.tele.v1.ExecExitR\x04exit\"?\n" +
+	"\bExecExit\x12\x1b\n" +
+	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\x05R\x06signal\"$\n" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
@@ -3491,7 +3807,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\x97\x06\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xd0\x06\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -3501,7 +3817,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x12I\n" +
 	"\n" +
 	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x129\n" +
-	"\x06Resize\x12\x16.tele.v1.ResizeRequest\x1a\x17.tele.v1.ResizeResponse\x123\n" +
+	"\x06Resize\x12\x16.tele.v1.ResizeRequest\x1a\x17.tele.v1.ResizeResponse\x127\n" +
+	"\x04Exec\x12\x14.tele.v1.ExecRequest\x1a\x15.tele.v1.ExecResponse(\x010\x01\x123\n" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
@@ -3522,7 +3839,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -3554,38 +3871,43 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*WriteInputResponse)(nil),    // 27: tele.v1.WriteInputResponse
 	(*ResizeRequest)(nil),         // 28: tele.v1.ResizeRequest
 	(*ResizeResponse)(nil),        // 29: tele.v1.ResizeResponse
-	(*WaitRequest)(nil),           // 30: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 31: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 32: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 33: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 34: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 35: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 36: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 37: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 38: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 39: tele.v1.DiffResponse
-	(*Change)(nil),                // 40: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 41: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 42: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 43: tele.v1.Timing
-	(*Mark)(nil),                  // 44: tele.v1.Mark
-	nil,                           // 45: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*ExecRequest)(nil),           // 30: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 31: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 32: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 33: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 34: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 35: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 36: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 37: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 38: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 39: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 40: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 41: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 42: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 43: tele.v1.DiffResponse
+	(*Change)(nil),                // 44: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 45: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 46: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 47: tele.v1.Timing
+	(*Mark)(nil),                  // 48: tele.v1.Mark
+	nil,                           // 49: tele.v1.JobSpec.EnvEntry
+	nil,                           // 50: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	45, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	49, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	46, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	51, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
 	7,  // 6: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 7: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 8: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	47, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	47, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	47, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	52, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	52, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	52, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	11, // 12: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
 	14, // 13: tele.v1.Job.usage:type_name -> tele.v1.Usage
 	13, // 14: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
@@ -3595,56 +3917,64 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	19, // 18: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 19: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
 	12, // 20: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	46, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	51, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
 	12, // 22: tele.v1.StopResponse.job:type_name -> tele.v1.Job
 	3,  // 23: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
 	12, // 24: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
 	8,  // 25: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	12, // 26: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 27: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 28: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	47, // 29: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 30: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 31: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 32: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	46, // 33: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	40, // 34: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 35: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	43, // 36: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	47, // 37: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	44, // 38: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	46, // 39: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 40: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 41: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 42: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 43: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 44: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 45: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	28, // 46: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	30, // 47: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	32, // 48: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	34, // 49: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	36, // 50: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	38, // 51: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	41, // 52: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 53: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 54: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 55: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 56: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 57: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 58: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	29, // 59: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	31, // 60: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	33, // 61: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	35, // 62: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	37, // 63: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	39, // 64: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	42, // 65: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	53, // [53:66] is the sub-list for method output_type
-	40, // [40:53] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	31, // 26: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	8,  // 27: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	50, // 28: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	8,  // 29: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	4,  // 30: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	33, // 31: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	12, // 32: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 33: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 34: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	52, // 35: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 36: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 37: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 38: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	51, // 39: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	44, // 40: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 41: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	47, // 42: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	52, // 43: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	48, // 44: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	51, // 45: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 46: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	17, // 47: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	20, // 48: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	22, // 49: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	24, // 50: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	26, // 51: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	28, // 52: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	30, // 53: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	34, // 54: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	36, // 55: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	38, // 56: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	40, // 57: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	42, // 58: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	45, // 59: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	16, // 60: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	18, // 61: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	21, // 62: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	23, // 63: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	25, // 64: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	27, // 65: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	29, // 66: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	32, // 67: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	35, // 68: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	37, // 69: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	39, // 70: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	41, // 71: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	43, // 72: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	46, // 73: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	60, // [60:74] is the sub-list for method output_type
+	46, // [46:60] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3654,14 +3984,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[25].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   39,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,6 +51,7 @@ const (
 	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
 	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
 	JobService_Resize_FullMethodName       = "/tele.v1.JobService/Resize"
+	JobService_Exec_FullMethodName         = "/tele.v1.JobService/Exec"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
@@ -97,6 +98,13 @@ type JobServiceClient interface {
 	// Resize changes the size of the terminal of a running job that has one.
 	// Without, it is FAILED_PRECONDITION with reason NO_TERMINAL.
 	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
+	// Exec runs a further command in a running job's sandbox: as the same user,
+	// behind the same walls and within the same limits. The first message starts
+	// it, and the first answer says that it runs; the last answer has its end.
+	// Its output is not kept, and it belongs to this stream: when that breaks, it
+	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -200,6 +208,19 @@ func (c *jobServiceClient) Resize(ctx context.Context, in *ResizeRequest, opts .
 	return out, nil
 }
 
+func (c *jobServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[1], JobService_Exec_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
 func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WaitResponse)
@@ -212,7 +233,7 @@ func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...gr
 
 func (c *jobServiceClient) StreamOutput(ctx context.Context, in *StreamOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOutputResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[1], JobService_StreamOutput_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[2], JobService_StreamOutput_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -307,6 +328,13 @@ type JobServiceServer interface {
 	// Resize changes the size of the terminal of a running job that has one.
 	// Without, it is FAILED_PRECONDITION with reason NO_TERMINAL.
 	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
+	// Exec runs a further command in a running job's sandbox: as the same user,
+	// behind the same walls and within the same limits. The first message starts
+	// it, and the first answer says that it runs; the last answer has its end.
+	// Its output is not kept, and it belongs to this stream: when that breaks, it
+	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
@@ -357,6 +385,9 @@ func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteIn
 }
 func (UnimplementedJobServiceServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resize not implemented")
+}
+func (UnimplementedJobServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exec not implemented")
 }
 func (UnimplementedJobServiceServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
@@ -511,6 +542,13 @@ func _JobService_Resize_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _JobService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(JobServiceServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
 
 func _JobService_Wait_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WaitRequest)
@@ -669,6 +707,12 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WriteInput",
 			Handler:       _JobService_WriteInput_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Exec",
+			Handler:       _JobService_Exec_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -1,0 +1,220 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/telerun/tele/initproc"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"github.com/telerun/tele/server/job"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+type execStream = grpc.BidiStreamingServer[telev1.ExecRequest, telev1.ExecResponse]
+
+func (s *service) Exec(stream execStream) error {
+	ctx, cancel := s.table.With(stream.Context())
+	defer cancel()
+	first, err := stream.Recv()
+	if err != nil && err != io.EOF {
+		return err
+	}
+	start := first.GetStart()
+	if start == nil {
+		return toStatus(&job.BadRequest{Field: "start", Why: "is missing: the first message says what to run"})
+	}
+	j, err := s.controlled(ctx, start.JobId, "run commands in it")
+	if err != nil {
+		return err
+	}
+	leave, ok := s.streams.Acquire(caller(ctx).Name)
+	if !ok {
+		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	}
+	defer leave()
+	spec := &telev1.JobSpec{Command: start.Command, Env: start.Env, Cwd: start.Cwd, Stdin: start.Stdin, Terminal: start.Terminal}
+	b, err := j.Beside(ctx, spec)
+	if err != nil {
+		return toStatusOfStart(err, spec)
+	}
+	e := &execution{Beside: b, stream: stream}
+	err = e.run(ctx)
+	select {
+	case <-b.Done():
+	default:
+		b.HangUp()
+	}
+	b.Close() // ends who reads and writes
+	cancel()
+	e.workers.Wait()
+	return err
+}
+
+// An execution is a command beside a job's own, and who it is for.
+type execution struct {
+	*job.Beside
+	stream  execStream
+	output  chan *telev1.ExecResponse
+	workers sync.WaitGroup
+}
+
+// run passes input and output until the command has ended.
+func (e *execution) run(ctx context.Context) error {
+	if err := e.stream.Send(&telev1.ExecResponse{}); err != nil {
+		return err
+	}
+	e.output = make(chan *telev1.ExecResponse)
+	heard := make(chan error, 1)
+	e.workers.Go(func() { heard <- e.hear(ctx) })
+	var readers sync.WaitGroup
+	read := make(chan struct{})
+	if e.Terminal != nil {
+		readers.Go(func() { e.read(ctx, telev1.OutputStream_OUTPUT_STREAM_STDOUT, e.Terminal) })
+	} else {
+		readers.Go(func() { e.read(ctx, telev1.OutputStream_OUTPUT_STREAM_STDOUT, e.Stdout) })
+		readers.Go(func() { e.read(ctx, telev1.OutputStream_OUTPUT_STREAM_STDERR, e.Stderr) })
+	}
+	e.workers.Go(func() { readers.Wait(); close(read) })
+	for {
+		select {
+		case response := <-e.output:
+			if err := e.stream.Send(response); err != nil {
+				return err
+			}
+		case <-read:
+			select {
+			case <-e.Done(): // who closed its output may run on
+			case <-ctx.Done():
+				return toStatus(context.Cause(ctx))
+			}
+			return e.exit()
+		case err := <-heard:
+			if err != nil {
+				return err
+			}
+			heard = nil // there will be no more input, and the command goes on
+		case <-ctx.Done():
+			return toStatus(context.Cause(ctx))
+		}
+	}
+}
+
+// exit says how it ended.
+func (e *execution) exit() error {
+	s, seen := e.Exit()
+	switch {
+	case !seen:
+		return status.Error(codes.Aborted, "the job ended, and how this command did was not seen")
+	case s.Signaled():
+		return e.stream.Send(&telev1.ExecResponse{Exit: &telev1.ExecExit{ExitCode: 128 + int32(s.Signal()), Signal: int32(s.Signal())}})
+	}
+	return e.stream.Send(&telev1.ExecResponse{Exit: &telev1.ExecExit{ExitCode: int32(s.ExitStatus())}})
+}
+
+// read passes output on until nobody can write any more, or the command has ended and all that it wrote was
+// read: what it left behind may hold the pipe open.
+func (e *execution) read(ctx context.Context, name telev1.OutputStream, f *os.File) {
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-e.Done():
+			_ = f.SetReadDeadline(time.Unix(1, 0)) // fails for a closed one, on which nobody waits
+		case <-stop:
+		}
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := f.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			n, err = now(f, buf)
+		}
+		if n > 0 {
+			select {
+			case e.output <- &telev1.ExecResponse{Stream: name, Data: slices.Clone(buf[:n])}:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if err != nil { // also EIO, of a terminal that nobody has open
+			return
+		}
+	}
+}
+
+// now reads what is there, or fails.
+func now(f *os.File, buf []byte) (n int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var readErr error
+	err = conn.Control(func(fd uintptr) { n, readErr = unix.Read(int(fd), buf) })
+	if err == nil && readErr == nil && n <= 0 {
+		readErr = io.EOF
+	}
+	return max(n, 0), errors.Join(err, readErr)
+}
+
+// hear does what the client says. It returns nil when that will say no more, and the command goes on.
+func (e *execution) hear(ctx context.Context) error {
+	for {
+		m, err := e.stream.Recv()
+		if err == io.EOF {
+			e.endInput()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := e.do(m); err != nil {
+			return toStatus(err)
+		}
+	}
+}
+
+func (e *execution) do(m *telev1.ExecRequest) error {
+	in := e.Stdin
+	if e.Terminal != nil {
+		in = e.Terminal
+	}
+	if len(m.Data) > 0 && in != nil {
+		_, _ = in.Write(m.Data) // who reads no more needs no more
+	}
+	if m.End {
+		e.endInput()
+	}
+	if m.Size != nil && e.Terminal != nil {
+		if err := job.CheckSize("size", m.Size); err != nil {
+			return err
+		}
+		size := initproc.Size{Rows: uint16(m.Size.Rows), Columns: uint16(m.Size.Columns)}
+		_ = e.Resize(size) // it may have ended
+	}
+	if m.Signal != "" {
+		signal, err := parseSignal(m.Signal)
+		if err != nil {
+			return err
+		}
+		_ = e.Signal(signal) // the same
+	}
+	return nil
+}
+
+// endInput lets the command read the end of its input.
+func (e *execution) endInput() {
+	switch {
+	case e.Terminal != nil:
+		_, _ = e.Terminal.Write([]byte{4}) // VEOF, termios(3)
+	case e.Stdin != nil:
+		_ = e.Stdin.Close() // what was written is in the pipe
+	}
+}
