@@ -1,0 +1,117 @@
+package job
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/telerun/tele/initproc"
+	"golang.org/x/sys/unix"
+)
+
+// runBeside runs a script beside j's command to its end.
+func runBeside(t *testing.T, j *Job, script string) (out string, code int) {
+	t.Helper()
+	b, err := j.Beside(t.Context(), sh(script))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	text, err := io.ReadAll(b.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-b.Done()
+	status, seen := b.Exit()
+	if !seen {
+		t.Error("its end was not seen")
+	}
+	return string(text), status.ExitStatus()
+}
+
+// Many commands at once, beside a job of this server and of the one before.
+func TestBeside(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("echo main >/tmp/file; echo ready; exec sleep 1000"))
+	firstOutput(t, j)
+	for range 2 {
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() {
+				out, code := runBeside(t, j, "cat /tmp/file; echo $TELE_JOB_ID; exit 3")
+				if out != "main\n"+j.id+"\n" || code != 3 {
+					t.Errorf("%d: got %q, %d", i, out, code)
+				}
+			})
+		}
+		all.Wait()
+		table = reopen(t, table)
+		j = find(t, table, j.id)
+	}
+	var request *BadRequest
+	if _, err := j.Beside(t.Context(), sh(strings.Repeat("x", maxString+1))); !errors.As(err, &request) {
+		t.Errorf("got %v", err)
+	}
+	spec := sh("true")
+	spec.Command = []string{"no-such-program"}
+	var step *initproc.StepError
+	if _, err := j.Beside(t.Context(), spec); !errors.As(err, &step) || !step.NotFound() {
+		t.Errorf("got %v", err)
+	}
+	if out, code := runBeside(t, j, "echo still"); out != "still\n" || code != 0 {
+		t.Errorf("got %q, %d", out, code)
+	}
+	// It ends with the job.
+	b, err := j.Beside(t.Context(), sh("exec sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, j)
+	<-b.Done()
+	if status, seen := b.Exit(); !seen || status.Signal() != unix.SIGKILL {
+		t.Errorf("got %v, %v", status, seen)
+	}
+	if _, err := j.Beside(t.Context(), sh("true")); !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// One that is hung up is told, and a server that leaves lets go of it.
+func TestBesideIsLeft(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("echo ready; exec sleep 1000"))
+	firstOutput(t, j)
+	b, err := j.Beside(t.Context(), sh("trap 'echo hup; exit 4' HUP; echo ready; while :; do sleep 1000; done"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	buf := make([]byte, 100)
+	if n, err := b.Stdout.Read(buf); err != nil || string(buf[:n]) != "ready\n" {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	b.HangUp()
+	<-b.Done()
+	if status, seen := b.Exit(); !seen || status.ExitStatus() != 4 {
+		t.Errorf("got %v, %v", status, seen)
+	}
+	b, err = j.Beside(t.Context(), sh("exec sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	table = reopen(t, table)
+	<-b.Done()
+	if _, seen := b.Exit(); seen {
+		t.Error("an end was seen of what runs on")
+	}
+	if out, _ := runBeside(t, find(t, table, j.id), "echo again"); out != "again\n" {
+		t.Errorf("got %q", out)
+	}
+}
