@@ -81,6 +81,7 @@ func run(args []string) int {
 		}
 		name, grammar = "tele", grammarFor(args)
 	}
+	unsetEmpty()
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
 		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
@@ -105,6 +106,15 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
 	}
 	return code
+}
+
+// unsetEmpty makes a variable that is empty one that is not set: kong would take it for a path or a number.
+func unsetEmpty() {
+	for _, setting := range os.Environ() {
+		if name, value, _ := strings.Cut(setting, "="); value == "" && strings.HasPrefix(name, "TELE_") {
+			_ = os.Unsetenv(name) // fails for no name that there is
+		}
+	}
 }
 
 // grammarFor is the part of commandLine that args need: the command that they begin with, or all.
