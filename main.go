@@ -25,6 +25,8 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
+const description = "Run commands on Linux machines, each in a sandbox of its own."
+
 // A commandLine is `tele`.
 type commandLine struct {
 	Serve server.Command `cmd:"" help:"Be the server."`
@@ -84,7 +86,7 @@ func run(args []string) int {
 	unsetEmpty()
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
-		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
+		kong.Description(description),
 		kong.Configuration(server.LoadConfig), kong.Vars{"state_dir": access.DefaultStateDir(), "hide": server.DefaultHide, "uid_range": server.DefaultUIDRange},
 		kong.Bind(streams), kong.BindTo(context.Background(), (*context.Context)(nil)),
 		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
