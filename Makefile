@@ -15,7 +15,7 @@ build: ## bin/tele and its symlinks
 	$(BUILD) -o bin/tele .
 	@ln -sf tele bin/teleworker && ln -sf tele bin/telerun
 
-install: build ## put tele, its symlinks, its systemd unit and manual pages into PREFIX
+install: build ## put tele, its symlinks, its systemd unit, manual pages and completion into PREFIX
 	install -D -m 755 bin/tele $(DESTDIR)$(PREFIX)/bin/tele
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/teleworker
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/telerun
@@ -23,6 +23,12 @@ install: build ## put tele, its symlinks, its systemd unit and manual pages into
 	sed 's,^ExecStart=/usr/local/,ExecStart=$(PREFIX)/,' docs/tele.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/tele.service
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 client/cli/completion/tele.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tele
+	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/telerun
+	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/teleworker
+	install -D -m 644 client/cli/completion/_tele $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tele
+	for name in tele telerun teleworker; do install -D -m 644 client/cli/completion/tele.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$name.fish || exit 1; done
 
 proto: tools ## generate the Go code of the API and the records
 	cd proto && ../build/tools/buf generate

@@ -31,10 +31,12 @@ const description = "Run commands on Linux machines, each in a sandbox of its ow
 type commandLine struct {
 	Serve server.Command `cmd:"" help:"Be the server."`
 	cli.Commands
-	Doctor  doctorCmd    `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
-	Certs   access.Certs `cmd:"" help:"Issue and show certificates."`
-	Links   cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
-	Version versionCmd   `cmd:"" help:"Print the version."`
+	Doctor doctorCmd    `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
+	Certs  access.Certs `cmd:"" help:"Issue and show certificates."`
+	Links  cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
+
+	Completion cli.Completion `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Version    versionCmd     `cmd:"" help:"Print the version."`
 }
 
 // A doctorCmd is `tele doctor`: it looks at this machine without a server, or asks one.
@@ -67,6 +69,10 @@ func main() { os.Exit(run(os.Args)) }
 
 // run is the program in the role that args[0] names.
 func run(args []string) int {
+	completing := len(args) > 2 && args[1] == cli.CompleteWord
+	if completing {
+		args = args[2:] // the command line that somebody types
+	}
 	name := filepath.Base(args[0])
 	args = args[1:]
 	var grammar any
@@ -82,6 +88,9 @@ func run(args []string) int {
 			args = append([]string{command}, args...)
 		}
 		name, grammar = "tele", grammarFor(args)
+		if completing && len(args) == 1 {
+			grammar = &commandLine{} // the command's name is not finished
+		}
 	}
 	unsetEmpty()
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
@@ -93,6 +102,10 @@ func run(args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tele:", err)
 		return 125
+	}
+	if completing {
+		cli.Complete(context.Background(), parser.Model.Node, args, streams.Out)
+		return 0
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
