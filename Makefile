@@ -21,8 +21,9 @@ install: build ## put tele, its symlinks, its systemd unit, manual pages and com
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/telerun
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's,^ExecStart=/usr/local/,ExecStart=$(PREFIX)/,' docs/tele.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/tele.service
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -D -m 644 client/cli/completion/tele.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tele
 	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/telerun
 	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/teleworker

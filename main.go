@@ -35,6 +35,8 @@ type commandLine struct {
 	Certs  access.Certs `cmd:"" help:"Issue and show certificates."`
 	Links  cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
 
+	// Help needs all commands, and so its field has not the command's name (grammarFor).
+	HelpOn     cli.Help       `cmd:"" name:"help" help:"Explain a command, or one of the topics exit-codes, limits and sandbox."`
 	Completion cli.Completion `cmd:"" help:"Print the script that completes command lines in a shell."`
 	Version    versionCmd     `cmd:"" help:"Print the version."`
 }

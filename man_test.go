@@ -1,10 +1,12 @@
 package main
 
 import (
+	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +47,12 @@ func model(t *testing.T, name string, grammar any) *kong.Application {
 // TestManPages: the pages in docs/man are what the commands' help says; `make man` writes them anew.
 func TestManPages(t *testing.T) {
 	pages := map[string]string{"teleworker.1": ".so man1/tele-serve.1\n"}
-	maps.Copy(pages, man.Pages(model(t, "tele", &commandLine{}), manSections))
+	topics := []string{}
+	for _, name := range cli.TopicNames {
+		pages["tele-"+name+".7"] = man.Topic("tele-"+name, cli.Topic(name))
+		topics = append(topics, "tele-"+name+"(7)")
+	}
+	maps.Copy(pages, man.Pages(model(t, "tele", &commandLine{}), manSections, topics...))
 	maps.Copy(pages, man.Pages(model(t, "telerun", &cli.Telerun{}), nil, "tele(1)"))
 	there, err := filepath.Glob("docs/man/*.[0-9]")
 	if err != nil {
@@ -75,6 +82,43 @@ func TestManPages(t *testing.T) {
 		}
 		if strings.Contains(string(got), "tele-init") {
 			t.Errorf("%s shows the init", path)
+		}
+	}
+}
+
+// TestEveryCommand: testdata/help.txt has each command, and so 80 columns are enough for it; and each has a link
+// but the one that makes them.
+func TestEveryCommand(t *testing.T) {
+	script := read(t, "testdata/help.txt")
+	dir := t.TempDir()
+	if err := (&cli.Links{Dir: dir}).Run(cli.Streams{Out: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range model(t, "tele", &commandLine{}).Children {
+		if !strings.Contains(script, "\nhelp tele "+node.Name+"\n") {
+			t.Errorf("testdata/help.txt lacks %s", node.Name)
+		}
+		for _, child := range node.Children {
+			if !strings.Contains(script, "\nhelp tele "+node.Name+" "+child.Name+"\n") {
+				t.Errorf("testdata/help.txt lacks %s %s", node.Name, child.Name)
+			}
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "tele-"+node.Name)); (err == nil) == (node.Name == "links") {
+			t.Errorf("link for %s: %v", node.Name, err)
+		}
+	}
+}
+
+// TestSandboxTopic: what it says is empty is what the server hides.
+func TestSandboxTopic(t *testing.T) {
+	_, text, _ := strings.Cut(cli.Topic("sandbox"), "private places are empty:")
+	text, _, found := strings.Cut(text, "and others")
+	if !found {
+		t.Fatal(text)
+	}
+	for _, path := range strings.Fields(text) {
+		if !slices.Contains(append(strings.Split(server.DefaultHide, ","), "/home"), path) {
+			t.Errorf("%s is not hidden", path)
 		}
 	}
 }

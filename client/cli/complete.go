@@ -211,6 +211,8 @@ func (l *typedLine) candidates(ctx context.Context, last string) []candidate {
 		list = l.jobs(ctx)
 	case value.Name == "context":
 		list = contextCandidates()
+	case value.Name == "topic":
+		list = l.helpWords()
 	case value.Name == "signal":
 		for _, name := range []string{"HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP", "TSTP", "WINCH"} {
 			list = append(list, candidate{name, ""})
@@ -228,6 +230,25 @@ func (l *typedLine) commands() []candidate {
 	for _, child := range l.node.Children {
 		if !child.Hidden && len(l.args) == 0 {
 			list = append(list, candidate{child.Name, child.Help})
+		}
+	}
+	return list
+}
+
+// helpWords are commands, those below one that is there already, and topics.
+func (l *typedLine) helpWords() []candidate {
+	node := l.node.Parent
+	for _, word := range l.args {
+		i := slices.IndexFunc(node.Children, func(child *kong.Node) bool { return child.Name == word })
+		if i < 0 {
+			return nil
+		}
+		node = node.Children[i]
+	}
+	list := (&typedLine{node: node}).commands()
+	if len(l.args) == 0 {
+		for _, name := range TopicNames {
+			list = append(list, candidate{name, topicAbout(name)})
 		}
 	}
 	return list
@@ -258,14 +279,17 @@ func contextCandidates() []candidate {
 	return list
 }
 
-var (
-	runningJobs = []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUBMITTED, telev1.JobStatus_JOB_STATUS_RUNNING}
-	endedJobs   = []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUCCESS, telev1.JobStatus_JOB_STATUS_FAILED,
-		telev1.JobStatus_JOB_STATUS_KILLED}
-)
-
-// jobsOf are the jobs that a command is for, where it is not for all.
-var jobsOf = map[string][]telev1.JobStatus{"attach": runningJobs, "kill": runningJobs, "stop": runningJobs, "rm": endedJobs}
+// statusesFor are of the jobs that a command is for; none means all.
+func statusesFor(command string) []telev1.JobStatus {
+	switch command {
+	case "attach", "kill", "stop":
+		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUBMITTED, telev1.JobStatus_JOB_STATUS_RUNNING}
+	case "rm":
+		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUCCESS, telev1.JobStatus_JOB_STATUS_FAILED,
+			telev1.JobStatus_JOB_STATUS_KILLED}
+	}
+	return nil
+}
 
 // jobs asks the server that the command line says, or the environment.
 func (l *typedLine) jobs(ctx context.Context) []candidate {
@@ -292,7 +316,7 @@ func (l *typedLine) jobs(ctx context.Context) []candidate {
 		return nil
 	}
 	defer c.Close()
-	jobs, err := c.List(ctx, client.ListOptions{Statuses: jobsOf[l.node.Name], Brief: true, Limit: 1000})
+	jobs, err := c.List(ctx, client.ListOptions{Statuses: statusesFor(l.node.Name), Brief: true, Limit: 1000})
 	if err != nil {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -58,7 +57,11 @@ type contextFile struct {
 // noContext is the name of what there is without contexts.
 const noContext = "default"
 
-var contextName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+// goodName is whether a context may be called so: its name is typed, and shown in a table.
+func goodName(name string) bool {
+	const first = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return name != "" && len(name) <= 64 && strings.Trim(name, first+"._-") == "" && strings.Contains(first, name[:1])
+}
 
 // contextsPath is by the rule of the XDG Base Directory Specification.
 func contextsPath() (string, error) {
@@ -204,9 +207,9 @@ type ContextAdd struct {
 func (a *ContextAdd) Run(streams Streams) error {
 	server := namedServer{Addr: a.Addr, CA: a.CA, Cert: a.Cert, Key: a.Key, StateDir: a.StateDir}
 	switch {
-	case !contextName.MatchString(a.Name):
-		return fmt.Errorf("context %q: a name has letters, digits, dots, dashes and underscores, and begins with a "+
-			"letter or a digit", a.Name)
+	case !goodName(a.Name):
+		return fmt.Errorf("context %q: a name has up to 64 letters, digits, dots, dashes and underscores, and begins with "+
+			"a letter or a digit", a.Name)
 	case a.Name == noContext:
 		return fmt.Errorf("context %q: this name is that of the server which is found without a context", a.Name)
 	case a.Addr == "" && a.StateDir == "":

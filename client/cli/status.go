@@ -275,7 +275,7 @@ type Links struct {
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
 	"tele-why", "tele-attach", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-context",
-	"tele-completion", "tele-version"}
+	"tele-completion", "tele-help", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.
 func (l *Links) Run(streams Streams) error {
