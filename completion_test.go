@@ -41,8 +41,14 @@ bind \cxp 'echo "line:<"(commandline)">"'
 `},
 }
 
+// A shellSession is a shell of a script's at its prompt.
+type shellSession struct {
+	terminal *os.File
+	seen     []byte // and not yet looked at
+}
+
 // pressTab is `tab SHELL LINE WANT`: in that shell, on a terminal, LINE and the tab key make WANT, in which
-// ID stands for what is in the file id.
+// ID stands for what is in the file id. A script has one shell of a kind, with the environment of then.
 func pressTab(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: tab SHELL LINE WANT")
@@ -58,41 +64,55 @@ func pressTab(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Logf("not tested: %v", err)
 		return
 	}
+	sessions := ts.Value("shells").(map[string]*shellSession)
+	s := sessions[shell]
+	if s == nil {
+		s = startShell(ts, shell)
+		sessions[shell] = s
+		s.readTo(ts, "ready> ")
+	}
+	_, err := s.terminal.WriteString(line + "\t\x18p\x15") // Ctrl-U leaves an empty line
+	ts.Check(err)
+	s.readTo(ts, "line:<")
+	if got := s.readTo(ts, ">"); got != want {
+		ts.Fatalf("%s: %q and tab make %q, not %q", shell, line, got, want)
+	}
+}
+
+// startShell starts a shell that ends with the script.
+func startShell(ts *testscript.TestScript, shell string) *shellSession {
 	startup := ts.MkAbs(shells[shell].file)
 	ts.Check(os.MkdirAll(filepath.Dir(startup), 0o755))
 	ts.Check(os.WriteFile(startup, []byte(shells[shell].text), 0o644))
 	cmd := command(ts, map[string][]string{"bash": {"bash", "--rcfile", startup, "-i"}, "zsh": {"zsh", "-d", "-i"},
 		"fish": {"fish", "-i"}}[shell])
-	cmd.Env = append(cmd.Env, "TERM=xterm", "HOME="+ts.MkAbs("."), "ZDOTDIR="+ts.MkAbs("."))
+	// A program with the race detector else sleeps for a second before it ends.
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0", "TERM=xterm", "HOME="+ts.MkAbs("."), "ZDOTDIR="+ts.MkAbs("."))
 	if shell == "fish" {
 		cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+ts.MkAbs("."))
 	}
-	terminal := startOnTerminal(ts, cmd)
-	defer func() {
-		ts.Check(terminal.Close()) // hangs up
-		_ = cmd.Process.Kill()     // which may have been enough
-		_ = cmd.Wait()
-	}()
-	var seen []byte
-	readTo := func(text string) string {
-		for {
-			if before, after, found := bytes.Cut(seen, []byte(text)); found {
-				seen = after
-				return string(before)
-			}
-			buf := make([]byte, 4096)
-			n, err := terminal.Read(buf)
-			if seen = append(seen, buf[:n]...); err != nil {
-				ts.Fatalf("%v; no %q in %q", err, text, seen)
-			}
+	s := &shellSession{terminal: startOnTerminal(ts, cmd)}
+	ts.Defer(func() {
+		_ = s.terminal.Close()    // hangs up
+		_ = cmd.Process.Kill()    // which may have been enough
+		_, _ = cmd.Process.Wait() // killed, as it is to be
+	})
+	return s
+}
+
+// readTo returns what the shell writes before text.
+func (s *shellSession) readTo(ts *testscript.TestScript, text string) string {
+	ts.Check(s.terminal.SetReadDeadline(time.Now().Add(time.Minute)))
+	for {
+		if before, after, found := bytes.Cut(s.seen, []byte(text)); found {
+			s.seen = after
+			return string(before)
 		}
-	}
-	readTo("ready> ")
-	_, err := terminal.WriteString(line + "\t\x18p")
-	ts.Check(err)
-	readTo("line:<")
-	if got := readTo(">"); got != want {
-		ts.Fatalf("%s: %q and tab make %q, not %q", shell, line, got, want)
+		buf := make([]byte, 4096)
+		n, err := s.terminal.Read(buf)
+		if s.seen = append(s.seen, buf[:n]...); err != nil {
+			ts.Fatalf("%v; no %q in %q", err, text, s.seen)
+		}
 	}
 }
 
@@ -104,7 +124,6 @@ func startOnTerminal(ts *testscript.TestScript, cmd *exec.Cmd) *os.File {
 	ts.Check(errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0),
 		unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 200})))
 	terminal := os.NewFile(uintptr(fd), "ptmx")
-	ts.Check(terminal.SetDeadline(time.Now().Add(time.Minute)))
 	side, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	ts.Check(err)
 	defer side.Close()

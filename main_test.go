@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
 			env.Values["servers"] = &[]*serverProcess{}
+			env.Values["shells"] = map[string]*shellSession{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
