@@ -63,20 +63,24 @@ func goodName(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, first+"._-") == "" && strings.Contains(first, name[:1])
 }
 
+// errNoHome is returned where there can be no contexts, which only matters to who asks for one.
+var errNoHome = errors.New("contexts: neither HOME nor XDG_CONFIG_HOME is set (set one, or name the server with --addr)")
+
 // contextsPath is by the rule of the XDG Base Directory Specification.
 func contextsPath() (string, error) {
 	dir := os.Getenv("XDG_CONFIG_HOME")
 	if !filepath.IsAbs(dir) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("contexts: %w (set HOME or XDG_CONFIG_HOME, or name the server with --addr)", err)
+		home := os.Getenv("HOME")
+		if home == "" {
+			return "", errNoHome
 		}
 		dir = filepath.Join(home, ".config")
 	}
 	return filepath.Join(dir, "tele", "contexts.json"), nil
 }
 
-// readContexts reads the file; one that is not there has no contexts.
+// readContexts reads the file; one that is not there has no contexts. Nor has one in a directory that this
+// user may not look into, or that is none: HOME may be that of who called sudo(8), or /dev/null.
 func readContexts() (*contextFile, error) {
 	path, err := contextsPath()
 	if err != nil {
@@ -84,10 +88,13 @@ func readContexts() (*contextFile, error) {
 	}
 	f := &contextFile{path: path, Contexts: map[string]namedServer{}}
 	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return f, nil
-	}
 	if err != nil {
+		_, statErr := os.Stat(path)
+		for _, none := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES} {
+			if errors.Is(statErr, none) {
+				return f, nil
+			}
+		}
 		return nil, fmt.Errorf("contexts: %w (make it readable, or go round it with --context %s)", err, noContext)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -178,6 +185,9 @@ func (c *Connection) takeContext() error {
 		return nil
 	}
 	f, err := readContexts()
+	if errors.Is(err, errNoHome) && c.Context == "" {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -318,12 +328,17 @@ func (u *ContextUse) Run(streams Streams) error {
 		return err
 	}
 	fmt.Fprintln(streams.Out, u.Name, "is current")
-	for _, name := range []string{"TELE_CONTEXT", "TELE_ADDR", "TELE_STATE_DIR"} {
+	warnOf(streams, "TELE_CONTEXT", "TELE_ADDR", "TELE_STATE_DIR")
+	return nil
+}
+
+// warnOf warns of variables that are set: who chooses a context may not know of them.
+func warnOf(streams Streams, names ...string) {
+	for _, name := range names {
 		if os.Getenv(name) != "" {
 			fmt.Fprintf(streams.Err, "tele: warning: %s is set, and goes before the current context\n", name)
 		}
 	}
-	return nil
 }
 
 // ContextShow is `tele context show`.
@@ -343,6 +358,9 @@ func (s *ContextShow) Run(streams Streams) error {
 	server, err := f.find(name)
 	if err != nil {
 		return err
+	}
+	if s.Name == "" {
+		warnOf(streams, "TELE_ADDR", "TELE_STATE_DIR")
 	}
 	if s.Output == "json" {
 		return printIndented(streams.Out, contextJSON{name, name == current, server})
