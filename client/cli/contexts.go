@@ -88,12 +88,12 @@ func readContexts() (*contextFile, error) {
 	}
 	f := &contextFile{path: path, Contexts: map[string]namedServer{}}
 	text, err := os.ReadFile(path)
-	if err != nil {
-		_, statErr := os.Stat(path)
-		for _, none := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES} {
-			if errors.Is(statErr, none) {
-				return f, nil
-			}
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return f, nil
+	case err != nil:
+		if _, err := os.Stat(path); errors.Is(err, unix.EACCES) {
+			return f, nil
 		}
 		return nil, fmt.Errorf("contexts: %w (make it readable, or go round it with --context %s)", err, noContext)
 	}
