@@ -6,7 +6,7 @@ ENTRY := -E _tele_entry
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
 BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION) $(ENTRY)'
 
-.PHONY: help build install proto test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short bench bench-install bench-compare clean tools
+.PHONY: help build install proto man test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short bench bench-install bench-compare clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -18,15 +18,27 @@ build: ## bin/tele and its symlinks
 	@cp bin/tele bin/tele.copy && mv bin/tele.copy bin/tele
 	@ln -sf tele bin/teleworker && ln -sf tele bin/telerun
 
-install: build ## put tele, its symlinks and its systemd unit into PREFIX
+install: build ## put tele, its symlinks, its systemd unit, manual pages and completion into PREFIX
 	install -D -m 755 bin/tele $(DESTDIR)$(PREFIX)/bin/tele
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/teleworker
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/telerun
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's,^ExecStart=/usr/local/,ExecStart=$(PREFIX)/,' docs/tele.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/tele.service
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -D -m 644 client/cli/completion/tele.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tele
+	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/telerun
+	ln -sf tele $(DESTDIR)$(PREFIX)/share/bash-completion/completions/teleworker
+	install -D -m 644 client/cli/completion/_tele $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tele
+	for name in tele telerun teleworker; do install -D -m 644 client/cli/completion/tele.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$name.fish || exit 1; done
 
 proto: tools ## generate the Go code of the API and the records
 	cd proto && ../build/tools/buf generate
+
+man: ## write the manual pages and the stored help anew, from what the commands say
+	go test . -count 1 -run 'TestManPages|TestScripts/help' -update
 
 # buf, the protoc plugins and staticcheck, at the versions of tools/go.mod.
 tools:
@@ -80,6 +92,7 @@ generated: tools
 	@rm -rf build/generated && cd proto && ../build/tools/buf generate -o ../build/generated
 	@cd build/generated && find . -name '*.go' | while read -r f; do cmp "$$f" "../../proto/$$f" || exit 1; done
 	@echo "generated code is up to date"
+	go test . -count 1 -run TestManPages
 
 reproducible:
 	@mkdir -p build

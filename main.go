@@ -25,14 +25,20 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
+const description = "Run commands on Linux machines, each in a sandbox of its own."
+
 // A commandLine is `tele`.
 type commandLine struct {
 	Serve server.Command `cmd:"" help:"Be the server."`
 	cli.Commands
-	Doctor  doctorCmd    `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
-	Certs   access.Certs `cmd:"" help:"Issue and show certificates."`
-	Links   cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
-	Version versionCmd   `cmd:"" help:"Print the version."`
+	Doctor doctorCmd    `cmd:"" help:"Look at this machine, and prove each wall and limit of the sandbox on it."`
+	Certs  access.Certs `cmd:"" help:"Issue and show certificates."`
+	Links  cli.Links    `cmd:"" help:"Make the links by which tele is also called."`
+
+	// Help needs all commands, and so its field has not the command's name (grammarFor).
+	HelpOn     cli.Help       `cmd:"" name:"help" help:"Explain a command, or one of the topics exit-codes, limits and sandbox."`
+	Completion cli.Completion `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Version    versionCmd     `cmd:"" help:"Print the version."`
 }
 
 // A doctorCmd is `tele doctor`: it looks at this machine without a server, or asks one.
@@ -65,6 +71,10 @@ func main() { os.Exit(run(os.Args)) }
 
 // run is the program in the role that args[0] names.
 func run(args []string) int {
+	completing := len(args) > 2 && args[1] == cli.CompleteWord
+	if completing {
+		args = args[2:] // the command line that somebody types
+	}
 	name := filepath.Base(args[0])
 	args = args[1:]
 	var grammar any
@@ -82,16 +92,24 @@ func run(args []string) int {
 		}
 		name = "tele"
 		grammar, vars = grammarFor(args)
+		if completing && len(args) == 1 {
+			grammar, vars = &commandLine{}, variables() // the command's name is not finished
+		}
 	}
+	unsetEmpty()
 	streams := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
 	parser, err := kong.New(grammar, kong.Name(name), kong.UsageOnError(),
-		kong.Description("Run commands on Linux machines, each in a sandbox of its own."),
+		kong.Description(description),
 		kong.Configuration(server.LoadConfig), vars,
 		kong.Bind(streams), kong.BindTo(context.Background(), (*context.Context)(nil)),
 		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tele:", err)
 		return 125
+	}
+	if completing {
+		cli.Complete(context.Background(), parser.Model.Node, args, streams.Out)
+		return 0
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
@@ -107,6 +125,15 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, message)
 	}
 	return code
+}
+
+// unsetEmpty makes a variable that is empty one that is not set: kong would take it for a path or a number.
+func unsetEmpty() {
+	for _, setting := range os.Environ() {
+		if name, value, _ := strings.Cut(setting, "="); value == "" && strings.HasPrefix(name, "TELE_") {
+			_ = os.Unsetenv(name) // fails for no name that there is
+		}
+	}
 }
 
 // grammarFor is the part of commandLine that args need: the command that they begin with, or all; and the

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -40,12 +41,14 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TELE_ADDR", freeAddr(t))
 			env.Setenv("TELE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
 			env.Values["servers"] = &[]*serverProcess{}
+			env.Values["shells"] = map[string]*shellSession{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": expectExit, "server": startServer, "crash": crashServer, "await": awaitFile, "help": expectHelp, "cert": makeCert,
-			"terminal": startTerminal, "type": typeKeys, "screen": awaitScreen, "needs": needsTool,
+			"terminal": startTerminal, "type": typeKeys, "screen": awaitScreen, "needs": needsTool, "tab": pressTab,
 			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
 		},
 	})
@@ -67,7 +70,10 @@ func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 	ts.Check(err)
 	cmd := exec.Command(path, args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "TELE_ADDR="+ts.Getenv("TELE_ADDR"), "TELE_STATE_DIR="+ts.Getenv("TELE_STATE_DIR"))
+	cmd.Env = os.Environ()
+	for _, name := range []string{"TELE_ADDR", "TELE_STATE_DIR", "TELE_CONTEXT", "XDG_CONFIG_HOME"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
 	return cmd
 }
 
@@ -86,7 +92,8 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 
 var update = flag.Bool("update", false, "write testdata/help anew")
 
-// expectHelp is `help NAME [COMMAND…]`: --help prints what the golden file in testdata/help says.
+// expectHelp is `help NAME [COMMAND…]`: --help prints what the golden file in testdata/help says, in 80
+// columns.
 func expectHelp(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: help NAME [COMMAND…]")
@@ -95,6 +102,11 @@ func expectHelp(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Env = append(cmd.Env, "COLUMNS=80", "HOME=/root", "XDG_STATE_HOME=")
 	got, err := cmd.Output()
 	ts.Check(err)
+	for line := range strings.Lines(string(got)) {
+		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 80 {
+			ts.Fatalf("%v --help has a line of more than 80 columns: %s", args, line)
+		}
+	}
 	dir, err := filepath.Abs("testdata/help")
 	ts.Check(err)
 	path := filepath.Join(dir, strings.Join(args, "-"))

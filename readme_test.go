@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/telerun/tele/client/cli"
 )
 
 // An example is a command of the README's session and what the README says that it prints.
@@ -95,14 +96,18 @@ var exitCodes = map[string]map[string]int{
 	"128+n": {"run -- sh -c 'kill -KILL $$'": 128 + 9, "run --timeout 50ms -- sleep 1000": 128 + 15},
 }
 
-// checkExitCodes is `readme-exit-codes`: the README's table has just the rows that are tested, and
-// from 125 on tele says on stderr why.
+// checkExitCodes is `readme-exit-codes`: the README's table has just the rows that are tested, `tele help
+// exit-codes` has the same, and from 125 on tele says on stderr why.
 func checkExitCodes(ts *testscript.TestScript, _ bool, _ []string) {
-	rows := regexp.MustCompile(`(?m)^\| ([0-9]\S*) \|`).FindAllStringSubmatch(readme(ts, "Exit codes"), -1)
+	rows := regexp.MustCompile(`(?m)^\| ([0-9]\S*) \| (.*) \|$`).FindAllStringSubmatch(readme(ts, "Exit codes"), -1)
+	topic := strings.Join(strings.Fields(cli.Topic("exit-codes")), " ")
 	if len(rows) != len(exitCodes) {
 		ts.Fatalf("the README's table has %d rows, and %d are tested", len(rows), len(exitCodes))
 	}
 	for _, row := range rows {
+		if !strings.Contains(topic, " "+row[1]+" "+row[2]+" ") {
+			ts.Fatalf("tele help exit-codes has no row %q %q", row[1], row[2])
+		}
 		if len(exitCodes[row[1]]) == 0 {
 			ts.Fatalf("the row %q is not tested", row[1])
 		}

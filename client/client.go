@@ -236,6 +236,7 @@ func (c *Client) fullID(ctx context.Context, id string) (string, error) {
 type ListOptions struct {
 	Statuses []telev1.JobStatus // only jobs with one of these
 	Brief    bool               // without limits, usage, and of the spec all but the command
+	Limit    int                // at most so many, the newest; 0 is no limit
 }
 
 // List returns the visible jobs, newest first.
@@ -243,12 +244,16 @@ func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error)
 	var all []*telev1.Job
 	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief}
 	for {
+		if left := o.Limit - len(all); o.Limit > 0 && left < 1000 {
+			request.PageSize = int32(left)
+		}
 		r, err := unary(ctx, c.link, "try again", c.jobs.List, request)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, r.Jobs...)
-		if request.PageToken = r.NextPageToken; request.PageToken == "" {
+		request.PageToken = r.NextPageToken
+		if request.PageToken == "" || o.Limit > 0 && len(all) >= o.Limit {
 			return all, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -60,5 +61,35 @@ func TestNoServiceConfig(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Get(within(t), jobID); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestListLimit: no more jobs are asked for than are wanted, over any number of pages.
+func TestListLimit(t *testing.T) {
+	const there = 2500
+	for limit, pages := range map[int][]int32{0: {1000, 1000, 1000}, 1: {1}, 1000: {1000}, 1001: {1000, 1}, 9000: {1000, 1000, 1000}} {
+		path, addr := unixAddr(t)
+		var asked []int32
+		given := 0
+		serve(t, listen(t, "unix", path), &fake{answer: func(_ context.Context, request any) (any, error) {
+			size := request.(*telev1.ListRequest).PageSize
+			asked = append(asked, size)
+			r := &telev1.ListResponse{}
+			for ; len(r.Jobs) < int(size) && given < there; given++ {
+				r.Jobs = append(r.Jobs, &telev1.Job{Id: jobID})
+			}
+			if given < there {
+				r.NextPageToken = "more"
+			}
+			return r, nil
+		}})
+		jobs, err := dial(t, Options{Addr: addr}).List(within(t), ListOptions{Limit: limit})
+		want := there
+		if limit > 0 {
+			want = min(limit, there)
+		}
+		if err != nil || len(jobs) != want || !slices.Equal(asked, pages) {
+			t.Errorf("limit %d: %d jobs by pages of %v, %v; want %d by %v", limit, len(jobs), asked, err, want, pages)
+		}
 	}
 }

@@ -24,12 +24,16 @@ type Connection struct {
 	CA       string `name:"ca" help:"Certificate of the CA to trust." env:"TELE_CA" placeholder:"FILE" type:"path" group:"Connection"`
 	Cert     string `help:"Certificate to show." env:"TELE_CERT" placeholder:"FILE" type:"path" group:"Connection"`
 	Key      string `help:"Its key." env:"TELE_KEY" placeholder:"FILE" type:"path" group:"Connection"`
+	Context  string `help:"Take from this context what of these is not given (tele context)." env:"TELE_CONTEXT" placeholder:"NAME" group:"Connection"`
 
 	Reconnect time.Duration `help:"How long to try to reconnect when the server is lost on the way; 0 is never." default:"5m" env:"TELE_RECONNECT" group:"Connection"`
+
+	contextErr error // for who wants to connect; not every command that may does
 }
 
 // AfterApply is called by kong with all flags set; messages name the address that is used.
 func (c *Connection) AfterApply() error {
+	c.contextErr = c.takeContext()
 	c.Addr = c.options().Address()
 	return nil
 }
@@ -41,6 +45,9 @@ func (c *Connection) options() client.Options {
 // dial connects until ctx ends. A command leaves the connection to the end of its process, which is
 // next: to take leave of the server takes longer.
 func (c *Connection) dial(ctx context.Context, streams Streams) (*client.Client, error) {
+	if c.contextErr != nil {
+		return nil, c.contextErr
+	}
 	o := c.options()
 	o.Notice = func(text string) { fmt.Fprintln(streams.Err, "tele:", text) }
 	server, err := client.Dial(o)
@@ -77,4 +84,6 @@ type Commands struct {
 	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`
 	Rm     Rm     `cmd:"" help:"Remove ended jobs and their output."`
 	Prune  Prune  `cmd:"" help:"Remove all ended jobs, or those that ended some time ago."`
+
+	Context Contexts `cmd:"" help:"Give servers names, and choose one."`
 }

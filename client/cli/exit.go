@@ -82,7 +82,7 @@ func Exit(err error, addr string) (code int, message string) {
 // unavailable says what kept a call from the server: nobody is there, one of the two does not trust
 // the other, or it ended.
 func unavailable(text, addr string) string {
-	const whereElse = "(is tele serve running there? --addr HOST:PORT, or TELE_ADDR, names another)"
+	const whereElse = "(is tele serve running there? --addr HOST:PORT, TELE_ADDR or --context names another)"
 	if strings.HasPrefix(text, "name resolver error: ") {
 		return fmt.Sprintf("cannot reach the server at %s: the name has no address %s", addr, whereElse)
 	}

@@ -273,7 +273,8 @@ type Links struct {
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
 	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
-	"tele-doctor", "tele-certs", "tele-version"}
+	"tele-doctor", "tele-certs", "tele-context",
+	"tele-completion", "tele-help", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.
 func (l *Links) Run(streams Streams) error {

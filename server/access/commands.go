@@ -58,7 +58,8 @@ The client needs these three files:
   %s
   %s
   %s
-and names them by --ca, --cert and --key, or by TELE_CA, TELE_CERT and TELE_KEY.
+and names them by --ca, --cert and --key, by TELE_CA, TELE_CERT and TELE_KEY, or once for all with
+tele context add.
 `, issued.Cert, c.Name, c.Role, until, issued.CA, issued.Cert, issued.Key)
 	return err
 }
