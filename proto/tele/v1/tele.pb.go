@@ -2437,7 +2437,11 @@ type StreamOutputRequest struct {
 	Follow bool `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Send each chunk as it arrived, with its own time, instead of joining
 	// neighbours.
-	KeepChunks    bool `protobuf:"varint,6,opt,name=keep_chunks,json=keepChunks,proto3" json:"keep_chunks,omitempty"`
+	KeepChunks bool `protobuf:"varint,6,opt,name=keep_chunks,json=keepChunks,proto3" json:"keep_chunks,omitempty"`
+	// Leave out what reached the server before, by its clock. With offset or
+	// tail_lines, the later of the two places counts. A time to come is the end
+	// of what there is.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2512,6 +2516,13 @@ func (x *StreamOutputRequest) GetKeepChunks() bool {
 		return x.KeepChunks
 	}
 	return false
+}
+
+func (x *StreamOutputRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // StreamOutputResponse is a chunk of output, or the end.
@@ -3386,7 +3397,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\xdf\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x91\x02\n" +
 	"\x13StreamOutputRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12-\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x16\n" +
@@ -3395,7 +3406,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"tail_lines\x18\x04 \x01(\rH\x00R\ttailLines\x88\x01\x01\x12\x16\n" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x1f\n" +
 	"\vkeep_chunks\x18\x06 \x01(\bR\n" +
-	"keepChunksB\r\n" +
+	"keepChunks\x120\n" +
+	"\x05since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\r\n" +
 	"\v_tail_lines\"\xed\x01\n" +
 	"\x14StreamOutputResponse\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x16\n" +
@@ -3591,49 +3604,50 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	8,  // 25: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
 	12, // 26: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
 	4,  // 27: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 28: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	47, // 29: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 30: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 31: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 32: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	46, // 33: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	40, // 34: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 35: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	43, // 36: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	47, // 37: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	44, // 38: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	46, // 39: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 40: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 41: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 42: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 43: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 44: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 45: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	28, // 46: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	30, // 47: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	32, // 48: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	34, // 49: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	36, // 50: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	38, // 51: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	41, // 52: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 53: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 54: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 55: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 56: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 57: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 58: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	29, // 59: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	31, // 60: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	33, // 61: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	35, // 62: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	37, // 63: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	39, // 64: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	42, // 65: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	53, // [53:66] is the sub-list for method output_type
-	40, // [40:53] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	47, // 28: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 29: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	47, // 30: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 31: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 32: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 33: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	46, // 34: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	40, // 35: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 36: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	43, // 37: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	47, // 38: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	44, // 39: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	46, // 40: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 41: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	17, // 42: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	20, // 43: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	22, // 44: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	24, // 45: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	26, // 46: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	28, // 47: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	30, // 48: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	32, // 49: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	34, // 50: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	36, // 51: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	38, // 52: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	41, // 53: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	16, // 54: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	18, // 55: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	21, // 56: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	23, // 57: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	25, // 58: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	27, // 59: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	29, // 60: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	31, // 61: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	33, // 62: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	35, // 63: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	37, // 64: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	39, // 65: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	42, // 66: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	54, // [54:67] is the sub-list for method output_type
+	41, // [41:54] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
