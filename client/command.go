@@ -138,7 +138,8 @@ func (c *Cmd) start() (*telev1.Job, error) {
 	}
 	job, err := c.client.Start(c.ctx, spec)
 	if err != nil && c.ctx.Err() != nil {
-		err = fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status", c.ctx.Err())
+		err = fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status",
+			c.ctx.Err())
 	}
 	return job, err
 }

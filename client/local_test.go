@@ -146,7 +146,8 @@ func (w *localWriter) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-func (l *local) StreamOutput(r *telev1.StreamOutputRequest, s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
+func (l *local) StreamOutput(r *telev1.StreamOutputRequest,
+	s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
 	j, err := l.find(r.JobId)
 	if err != nil {
 		return err
