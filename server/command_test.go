@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc/codes"
@@ -88,4 +91,63 @@ func TestLibrary(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestLibraryOverARestart: a command, its input and its output go on when the server is restarted.
+func TestLibraryOverARestart(t *testing.T) {
+	needRoot(t)
+	state := t.TempDir()
+	serve := func(stopJobs bool) (stop func()) {
+		ctx, cancel := context.WithCancel(context.Background())
+		addr, ended := make(chan string, 1), make(chan error, 1)
+		command := Command{Addr: "127.0.0.1:0", StateDir: state, StopJobsOnExit: stopJobs}
+		go func() { ended <- command.Serve(ctx, zerolog.New(logWriter{addr})) }()
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-addr:
+		}
+		return sync.OnceFunc(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	stop := serve(false)
+	defer func() { stop() }()
+	c, err := client.Dial(client.Options{Addr: "unix:" + state + "/tele.sock", Reconnect: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cmd := c.Command("cat")
+	stdin, err1 := cmd.StdinPipe()
+	stdout, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	talk := func(line string) {
+		t.Helper()
+		if _, err := io.WriteString(stdin, line); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(line))
+		if _, err := io.ReadFull(stdout, got); err != nil || string(got) != line {
+			t.Fatalf("got %q, %v, want %q", got, err, line)
+		}
+	}
+	talk("one\n")
+	stop()
+	stop = serve(true)
+	talk("two\n")
+	if err := stdin.Close(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(stdout); err != nil || len(rest) != 0 {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
