@@ -6,7 +6,7 @@ ENTRY := -E _tele_entry
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
 BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION) $(ENTRY)'
 
-.PHONY: help build install proto man test test-entry test-vm test-systemd race fuzz lint check generated reproducible demo chaos chaos-short bench bench-install bench-compare clean tools
+.PHONY: help build install proto man test test-entry test-vm test-systemd race fuzz lint check generated reproducible api api-accept demo chaos chaos-short bench bench-install bench-compare clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -83,7 +83,7 @@ lint: tools ## gofmt, vet, staticcheck and buf lint
 	go -C bench vet . && cd bench && ../build/tools/staticcheck .
 	cd proto && ../build/tools/buf lint
 
-check: lint generated reproducible ## lint, and that go.mod, generated code and the build are as they should be
+check: lint generated reproducible api ## lint, and that go.mod, generated code, the APIs and the build are as they should be
 	go mod tidy -diff
 	go -C tools mod tidy -diff
 	go -C bench mod tidy -diff
@@ -93,6 +93,21 @@ generated: tools
 	@cd build/generated && find . -name '*.go' | while read -r f; do cmp "$$f" "../../proto/$$f" || exit 1; done
 	@echo "generated code is up to date"
 	go test . -count 1 -run TestManPages
+
+# What the package client exports, by go doc, without its words.
+CLIENT_API := go doc -all ./client | sed -e '2,/^\(CONSTANTS\|VARIABLES\|FUNCTIONS\|TYPES\)$$/d' \
+	-e '/^    /d' -e '/^\t*\/\//d' -e '/^$$/d' -e 's, *// .*,,'
+
+api: tools ## that tele.v1 breaks no client, and that package client is as client/api.txt says
+	@cd proto && ../build/tools/buf breaking --path tele/v1 --against baseline.binpb || \
+		{ echo "clients of tele.v1 would break; if that is wanted: make api-accept"; exit 1; }
+	@$(CLIENT_API) | diff -U0 client/api.txt - || \
+		{ echo "the API of package client is not what client/api.txt says; if that is wanted: make api-accept"; exit 1; }
+	@echo "the APIs are as they were accepted"
+
+api-accept: tools ## take both APIs as they are now for what `make api` compares with
+	cd proto && ../build/tools/buf build --exclude-source-info --path tele/v1 -o baseline.binpb
+	$(CLIENT_API) >client/api.txt
 
 reproducible:
 	@mkdir -p build

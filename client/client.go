@@ -1,9 +1,11 @@
 // Package client is the Go library for tele: it runs commands on a machine where `tele serve` runs.
 //
 //	c, err := client.Dial(client.Options{})
-//	job, err := c.Start(ctx, &telev1.JobSpec{Command: []string{"make", "test"}})
-//	job, err = c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, os.Stdout, os.Stderr)
-//	os.Exit(int(job.GetExitCode()))
+//	out, err := c.Command("make", "test").Output()
+//
+// Cmd is what os/exec's is: a program that runs commands by os/exec runs them on another machine with
+// little more than another first line. A command is a job there, and goes on without its client; Client's
+// methods, which Cmd is made of, start, list, follow and stop jobs by their ids, also those of others.
 //
 // Errors are gRPC statuses as tele.v1 documents them; status.Code tells them apart.
 //

@@ -2,9 +2,12 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/telerun/tele/client"
@@ -13,26 +16,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Run a command on the server of this machine, show its output as it comes, and end as it ended.
+// Run a command on the server that TELE_ADDR names, or on that of this machine, and have what it wrote.
 func Example() {
-	ctx := context.Background()
-	c, err := client.Dial(client.Options{})
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	job, err := c.Start(ctx, &telev1.JobSpec{
-		Command: []string{"make", "test"},
-		Limits:  &telev1.Limits{Cpu: "2", Memory: "1G"},
-	})
+	out, err := c.Command("echo", "hello").Output()
 	if err != nil {
 		log.Fatal(err)
 	}
-	job, err = c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, os.Stdout, os.Stderr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(job.Message, job.GetExitCode())
+	fmt.Printf("%s", out)
+	// Output: hello
 }
 
 // Another machine's server, as a user that `tele certs issue` made there.
@@ -43,6 +39,158 @@ func ExampleDial() {
 		log.Fatal(err)
 	}
 	defer c.Close()
+}
+
+// Show the output as it comes, with limits and an environment, and tell how it ended.
+func ExampleCmd_Run() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	cmd := c.Command("sh", "-c", "echo building $TARGET; exit 3")
+	cmd.Env = []string{"TARGET=all"}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Spec = &telev1.JobSpec{Limits: &telev1.Limits{Cpu: "2", Memory: "1G"}}
+	err = cmd.Run()
+	var exit *client.ExitError
+	switch {
+	case errors.As(err, &exit):
+		fmt.Println("exit code", exit.ExitCode())
+	case err != nil:
+		log.Fatal(err) // it could not be started, or the connection was lost
+	}
+	// Output:
+	// building all
+	// exit code 3
+}
+
+// What a failed command wrote to its standard error is in the error.
+func ExampleCmd_Output() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Command("sh", "-c", "echo 'no such target' >&2; exit 2").Output()
+	var exit *client.ExitError
+	if errors.As(err, &exit) {
+		fmt.Printf("%d: %s", exit.ExitCode(), exit.Stderr)
+	}
+	// Output: 2: no such target
+}
+
+// Input from a reader.
+func ExampleCmd_CombinedOutput() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	cmd := c.Command("tr", "a-z", "A-Z")
+	cmd.Stdin = strings.NewReader("some input\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s", out)
+	// Output: SOME INPUT
+}
+
+// Write to a command while it runs.
+func ExampleCmd_StdinPipe() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	cmd := c.Command("sort")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	cmd.Stdout = os.Stdout
+	if err := cmd.Start(); err != nil {
+		log.Fatal(err)
+	}
+	for _, word := range []string{"two", "one"} {
+		fmt.Fprintln(stdin, word)
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// one
+	// two
+}
+
+// Read what a command writes while it runs. Wait comes when all is read.
+func ExampleCmd_StdoutPipe() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	cmd := c.Command("seq", "3")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		log.Fatal(err)
+	}
+	all, err := io.ReadAll(stdout)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Fields(string(all)))
+	// Output: [1 2 3]
+}
+
+// A command that takes too long gets time to end by itself.
+func ExampleClient_CommandContext() {
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	cmd := c.CommandContext(ctx, "sleep", "1000")
+	cmd.Cancel = func() error {
+		_, err := c.Stop(context.Background(), cmd.Job.Id, "TERM", 2*time.Second)
+		return err
+	}
+	err = cmd.Run()
+	fmt.Println(err != nil, ctx.Err())
+	// Output: true context deadline exceeded
+}
+
+// A job goes on without its client. Here one is started and its output is read by its id, which may be done
+// by another program and at another time.
+func ExampleClient_Start() {
+	ctx := context.Background()
+	c, err := client.Dial(client.Options{Addr: os.Getenv("TELE_ADDR")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	job, err := c.Start(ctx, &telev1.JobSpec{Command: []string{"echo", "on its own"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	job, err = c.Output(ctx, job.Id, client.OutputOptions{Follow: true}, os.Stdout, os.Stderr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("exit code", job.GetExitCode())
+	// Output:
+	// on its own
+	// exit code 0
 }
 
 // All running jobs that this client may see, each stopped with two seconds to end by itself.

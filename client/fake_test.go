@@ -19,15 +19,12 @@ import (
 	"time"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // jobID is the job that the fakes have.
 const jobID = "abcdefghijkl"

@@ -3,19 +3,22 @@ package client
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/telerun/tele/proto/codec"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // OutputOptions say what to read of a job's output. The zero value is all there is now.
 type OutputOptions struct {
 	Stream telev1.OutputStream // one alone; unspecified is both
 	Offset uint64
-	Tail   int // begin this many lines before the end, when positive
+	Tail   int       // begin this many lines before the end, when positive
+	Since  time.Time // leave out what reached the server before, by its clock, when it is set
 	Follow bool
 	// Chunk, when it is set, is called for each piece as it arrived, instead of writing it.
 	Chunk func(*telev1.StreamOutputResponse) error
@@ -46,6 +49,9 @@ func (c *Client) Output(ctx context.Context, id string, o OutputOptions, stdout,
 	if o.Tail > 0 {
 		lines := uint32(o.Tail)
 		copying.next.TailLines = &lines
+	}
+	if !o.Since.IsZero() {
+		copying.next.Since = timestamppb.New(o.Since)
 	}
 	lane := c.lanes.take(ctx)
 	defer c.lanes.leave(lane)
@@ -111,7 +117,7 @@ func (c *copying) take(chunk *codec.Chunk) (*telev1.Job, error) {
 		if err := c.deliver(chunk); err != nil {
 			return nil, &WriteError{err}
 		}
-		c.next.Offset, c.next.TailLines = r.Offset+uint64(chunk.Data.Len()), nil
+		c.next.Offset, c.next.TailLines, c.next.Since = r.Offset+uint64(chunk.Data.Len()), nil, nil
 	}
 	return nil, nil
 }

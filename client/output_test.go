@@ -215,3 +215,42 @@ func TestWriteError(t *testing.T) {
 		t.Errorf("notices %q", lines)
 	}
 }
+
+// A tail and a time are asked for until there is a byte: from then on it is its place that counts.
+func TestBeginningIsAskedForOnce(t *testing.T) {
+	since := time.Unix(1e9, 5)
+	var asked []*telev1.StreamOutputRequest
+	path, addr := unixAddr(t)
+	stop := serve(t, listen(t, "unix", path), &fake{
+		stream: func(r *telev1.StreamOutputRequest, s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {
+			asked = append(asked, r)
+			switch len(asked) {
+			case 1:
+				return status.Error(codes.Unavailable, "cut")
+			case 2:
+				if err := s.Send(&telev1.StreamOutputResponse{Stream: stdoutStream, Offset: 7, Data: []byte("abc")}); err != nil {
+					return err
+				}
+				return status.Error(codes.Unavailable, "cut")
+			}
+			return s.Send(&telev1.StreamOutputResponse{Job: &telev1.Job{Id: jobID}})
+		}})
+	c := dial(t, Options{Addr: addr, Reconnect: time.Minute})
+	var out bytes.Buffer
+	_, err := c.Output(within(t), jobID, OutputOptions{Follow: true, Tail: 3, Since: since}, &out, nil)
+	if err != nil || out.String() != "abc" {
+		t.Fatalf("got %q, %v", out.String(), err)
+	}
+	stop() // asked is complete
+	if len(asked) != 3 {
+		t.Fatalf("asked %d times", len(asked))
+	}
+	for _, r := range asked[:2] {
+		if r.Offset != 0 || r.GetTailLines() != 3 || !r.Since.AsTime().Equal(since) {
+			t.Errorf("asked first for %v", r)
+		}
+	}
+	if r := asked[2]; r.Offset != 10 || r.TailLines != nil || r.Since != nil {
+		t.Errorf("asked then for %v", r)
+	}
+}

@@ -265,6 +265,12 @@ func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	}
 	options := output.ReadOptions{Stream: output.Stream(r.Stream), Offset: int64(r.Offset),
 		Tail: int(r.GetTailLines()), Follow: r.Follow, KeepChunks: r.KeepChunks}
+	if r.Since != nil {
+		if err := r.Since.CheckValid(); err != nil {
+			return toStatus(&job.BadRequest{Field: "since", Why: "is no time"})
+		}
+		options.Since = r.Since.AsTime()
+	}
 	reader, err := j.Output(options)
 	if err != nil {
 		return toStatus(err)

@@ -293,6 +293,11 @@ func TestErrors(t *testing.T) {
 			_, err := c.Output(t.Context(), long.Id, client.OutputOptions{Offset: 1 << 40}, io.Discard, io.Discard)
 			return err
 		}, codes.OutOfRange, ""},
+		"since": {func() error {
+			o := client.OutputOptions{Since: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}
+			_, err := c.Output(t.Context(), long.Id, o, io.Discard, io.Discard)
+			return err
+		}, codes.InvalidArgument, "since"},
 	} {
 		err := test.call()
 		field := ""

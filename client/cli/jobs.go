@@ -3,87 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
-	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
-
-// Logs is `tele logs`.
-type Logs struct {
-	Connection
-	NoFollow   bool   `help:"Show what there is and return, also while the job runs."`
-	Stdout     bool   `help:"Only standard output." xor:"stream"`
-	Stderr     bool   `help:"Only standard error." xor:"stream"`
-	Tail       int    `help:"Begin with the last N lines." placeholder:"N"`
-	Timestamps bool   `short:"t" help:"Put the time of arrival before each line."`
-	ID         string `arg:"" help:"The job, or a unique beginning of its id."`
-}
-
-// Run shows the output.
-func (l *Logs) Run(ctx context.Context, streams Streams) error {
-	if l.Tail < 0 {
-		return fmt.Errorf("--tail %d: give a number of lines, 1 or more", l.Tail)
-	}
-	c, err := l.dial(ctx, streams)
-	if err != nil {
-		return err
-	}
-	o := client.OutputOptions{Follow: !l.NoFollow, Tail: l.Tail, Event: tell(streams, "")}
-	switch {
-	case l.Stdout:
-		o.Stream = telev1.OutputStream_OUTPUT_STREAM_STDOUT
-	case l.Stderr:
-		o.Stream = telev1.OutputStream_OUTPUT_STREAM_STDERR
-	}
-	if l.Timestamps {
-		stamps := map[telev1.OutputStream]*stamper{}
-		for stream, out := range map[telev1.OutputStream]io.Writer{
-			telev1.OutputStream_OUTPUT_STREAM_STDOUT: streams.Out,
-			telev1.OutputStream_OUTPUT_STREAM_STDERR: streams.Err,
-		} {
-			stamps[stream] = &stamper{out: out, fresh: true}
-		}
-		o.Chunk = func(r *telev1.StreamOutputResponse) error {
-			return stamps[r.Stream].write(r.Data, r.Time.AsTime())
-		}
-	}
-	_, err = c.Output(ctx, l.ID, o, streams.Out, streams.Err)
-	return err
-}
-
-// tell returns a function that prints a line for each event of a job's output. Not every command knows
-// the limit.
-func tell(streams Streams, limit string) func(telev1.OutputEvent) {
-	if limit != "" {
-		limit = " of " + limit
-	}
-	return func(e telev1.OutputEvent) {
-		if e == telev1.OutputEvent_OUTPUT_EVENT_LIMIT_REACHED {
-			fmt.Fprintf(streams.Err, "tele: output limit%s reached; what the job writes after it is not kept\n", limit)
-		}
-	}
-}
-
-// A stamper writes the time before each line.
-type stamper struct {
-	out   io.Writer
-	fresh bool // at the beginning of a line
-}
-
-func (s *stamper) write(data []byte, at time.Time) error {
-	var out []byte
-	for _, b := range data {
-		if s.fresh {
-			out = append(at.UTC().AppendFormat(out, "2006-01-02T15:04:05.000000Z"), ' ')
-		}
-		out = append(out, b)
-		s.fresh = b == '\n'
-	}
-	_, err := s.out.Write(out)
-	return err
-}
 
 // Kill is `tele kill`.
 type Kill struct {

@@ -75,6 +75,6 @@ type TelerunLogs struct {
 
 // Run follows the output.
 func (l *TelerunLogs) Run(ctx context.Context, t *Telerun, streams Streams) error {
-	logs := Logs{Connection: t.Connection, ID: l.ID}
+	logs := Logs{Connection: t.Connection, IDs: []string{l.ID}}
 	return logs.Run(ctx, streams)
 }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -166,6 +168,35 @@ func TestTail(t *testing.T) {
 	}
 }
 
+// The tail of many blocks and records is what is behind so many newlines from the end.
+func TestTailOfMuch(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	w := newWriter(t)
+	for range 300 {
+		data := make([]byte, 1+random.IntN(3000))
+		for i := range data {
+			data[i] = 'x'
+			if random.IntN(300) == 0 {
+				data[i] = '\n'
+			}
+		}
+		w.write([]Stream{Stdout, Stderr}[random.IntN(2)], string(data))
+	}
+	for _, stream := range []Stream{Both, Stdout, Stderr} {
+		all := joined(readAll(t, w.log, ReadOptions{Stream: stream}, 1<<16))
+		lines := strings.SplitAfter(strings.TrimSuffix(all, "\n"), "\n")
+		for _, n := range []int{1, 2, 10, 100, 1000, len(lines) - 1, len(lines), len(lines) + 1} {
+			want := all
+			if n < len(lines) {
+				want = all[len(all)-len(strings.Join(lines[len(lines)-n:], ""))-(len(all)-len(strings.TrimSuffix(all, "\n"))):]
+			}
+			if got := joined(readAll(t, w.log, ReadOptions{Stream: stream, Tail: n}, 1<<16)); got != want {
+				t.Errorf("stream %d, the last %d of %d lines: got %d bytes, want %d", stream, n, len(lines), len(got), len(want))
+			}
+		}
+	}
+}
+
 func TestMend(t *testing.T) {
 	for cut := range int64(5*recordSize + 1) {
 		w := sample(t)
@@ -296,12 +327,74 @@ func TestRemovedWhileRead(t *testing.T) {
 	}
 }
 
-// The tail of a large log is read from its end; the kernel counts what this process reads.
-func TestTailOfMuch(t *testing.T) {
-	const size, step = 10 << 30, 1 << 20
+// Since is as good as the index: a record's time is that of all its bytes.
+func TestSince(t *testing.T) {
+	const t0 = 1000
 	dir := t.TempDir()
 	var index []byte
-	for end := int64(step); end <= size; end += step {
+	for i, ends := range [][2]uint64{{2, 0}, {2, 4}, {4, 4}, {8, 4}} { // at 1000, 1010, 1020, 1030
+		index = binary.LittleEndian.AppendUint64(index, uint64(t0+10*i))
+		index = binary.LittleEndian.AppendUint64(index, ends[0])
+		index = binary.LittleEndian.AppendUint64(index, ends[1])
+	}
+	for i, data := range []string{string(index), "a\nb\ncc\n\n", "xxx\n"} {
+		if err := os.WriteFile(filepath.Join(dir, names[i]), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, row := range []struct {
+		o    ReadOptions
+		at   int64
+		want string
+	}{
+		{ReadOptions{}, 1, "1@0:a\n 2@2:xxx\n 1@6:b\ncc\n\n "},
+		{ReadOptions{}, 1000, "1@0:a\n 2@2:xxx\n 1@6:b\ncc\n\n "},
+		{ReadOptions{}, 1001, "2@2:xxx\n 1@6:b\ncc\n\n "},
+		{ReadOptions{}, 1010, "2@2:xxx\n 1@6:b\ncc\n\n "},
+		{ReadOptions{}, 1020, "1@6:b\ncc\n\n "},
+		{ReadOptions{}, 1030, "1@8:cc\n\n "},
+		{ReadOptions{}, 1031, ""},
+		{ReadOptions{Stream: Stdout}, 1001, "1@2:b\ncc\n\n "},
+		{ReadOptions{Stream: Stderr}, 1001, "2@0:xxx\n "},
+		{ReadOptions{Stream: Stderr}, 1011, ""},
+		{ReadOptions{Tail: 1}, 1020, "1@11:\n "},
+		{ReadOptions{Tail: 9}, 1020, "1@6:b\ncc\n\n "},
+		{ReadOptions{Offset: 7}, 1020, "1@7:\ncc\n\n "},
+		{ReadOptions{Offset: 1}, 1020, "1@6:b\ncc\n\n "},
+	} {
+		row.o.Since = time.Unix(0, row.at)
+		if got := text(readAll(t, l, row.o, 100)); got != row.want {
+			t.Errorf("%+v: got %q, want %q", row.o, got, row.want)
+		}
+	}
+}
+
+// Who follows from now on gets what comes.
+func TestSinceNow(t *testing.T) {
+	w := sample(t)
+	r, err := w.log.NewReader(ReadOptions{Since: time.Now().Add(time.Hour), Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.write(Stderr, "new")
+	if c, err := r.Next(t.Context(), make([]byte, 100)); err != nil || string(c.Data) != "new" || c.Offset != 9 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// A largeLog has records of step bytes, which arrived a nanosecond a byte after 1970 and are zeros, but for
+// what it ends with.
+func largeLog(t *testing.T, size, step int64, last string) *Log {
+	t.Helper()
+	dir := t.TempDir()
+	var index []byte
+	for end := step; end <= size; end += step {
 		index = binary.LittleEndian.AppendUint64(index, uint64(end))
 		index = binary.LittleEndian.AppendUint64(index, uint64(end))
 		index = binary.LittleEndian.AppendUint64(index, 0)
@@ -311,7 +404,6 @@ func TestTailOfMuch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	last := "\n" + strings.Repeat(strings.Repeat("x", 999)+"\n", 100)
 	stdout, err := os.OpenFile(filepath.Join(dir, "stdout"), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -324,20 +416,39 @@ func TestTailOfMuch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() }) // that of what was only read
 	if l.records != size/step {
 		t.Fatalf("%d records", l.records)
 	}
-	for _, stream := range []Stream{Both, Stdout} {
-		before := bytesRead(t)
-		got := joined(readAll(t, l, ReadOptions{Stream: stream, Tail: 100}, 1<<16))
-		read := bytesRead(t) - before
-		if got != last[1:] {
-			t.Errorf("got %d bytes", len(got))
-		}
-		t.Logf("read %d bytes for a tail of %d", read, len(got))
-		if read > 4*int64(len(last)) {
-			t.Errorf("read %d bytes for a tail of %d", read, len(got))
+	return l
+}
+
+// However large a log is, its tail is read from its end, and a time is found by the index: what this process
+// reads for it, by the kernel's count, does not grow with the log.
+func TestLittleIsReadOfMuch(t *testing.T) {
+	last := "\n" + strings.Repeat(strings.Repeat("x", 999)+"\n", 100)
+	for _, size := range []int64{1 << 30, 10 << 30} {
+		l := largeLog(t, size, 16<<10, last)
+		for _, stream := range []Stream{Both, Stdout} {
+			for name, o := range map[string]ReadOptions{
+				"tail":  {Stream: stream, Tail: 100},
+				"since": {Stream: stream, Since: time.Unix(0, size-1<<16)},
+			} {
+				before := bytesRead(t)
+				got := joined(readAll(t, l, o, 1<<16))
+				read := bytesRead(t) - before
+				want := last[1:]
+				if name == "since" {
+					want = last[int64(len(last))-(1<<16+16<<10):]
+				}
+				if got != want {
+					t.Errorf("%s: got %d bytes, want %d", name, len(got), len(want))
+				}
+				t.Logf("%d GiB, %s: read %d bytes for %d", size>>30, name, read, len(got))
+				if read > 4*int64(len(last)) {
+					t.Errorf("%d GiB, %s: read %d bytes for %d", size>>30, name, read, len(got))
+				}
+			}
 		}
 	}
 }

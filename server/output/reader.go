@@ -18,6 +18,9 @@ type ReadOptions struct {
 	// Tail, when it is positive, begins that many lines before the end instead. What follows the
 	// last newline is a line too.
 	Tail int
+	// Since, when it is set, leaves out what arrived before, as the index says: of a clock that was set back
+	// meanwhile, some of it. It goes together with the others: the last of the places counts.
+	Since time.Time
 	// Follow goes on until the log is finished.
 	Follow bool
 	// KeepChunks returns each piece as it arrived, instead of joining neighbours.
@@ -66,8 +69,14 @@ func (l *Log) NewReader(o ReadOptions) (*Reader, error) {
 		return nil, ErrOffset
 	}
 	if o.Tail > 0 {
-		// Without the lock: this may read the whole log, and the job's output must go on.
+		// Without the lock: this reads as much as the lines have, and the job's output must go on.
 		if err := r.seekTail(end, records); err != nil {
+			_ = r.Close()
+			return nil, err
+		}
+	}
+	if !o.Since.IsZero() {
+		if err := r.seekTime(records); err != nil {
 			_ = r.Close()
 			return nil, err
 		}
@@ -239,10 +248,31 @@ func (r *Reader) record(i, records int64) (record, error) {
 	return decode(r.window[(i-first)*recordSize:]), nil
 }
 
+// seekTime moves the cursor on to what arrived at ReadOptions.Since or later.
+func (r *Reader) seekTime(records int64) error {
+	var err error
+	at := sort.Search(int(records), func(i int) bool {
+		rec, recErr := r.record(int64(i), records)
+		if recErr != nil {
+			err = recErr
+		}
+		return !rec.time.Before(r.options.Since)
+	})
+	if err != nil {
+		return err
+	}
+	before, err := r.record(int64(at)-1, records)
+	if place := before.ends[r.options.Stream]; err == nil && place > r.cursor {
+		r.cursor, r.at = place, int64(at)
+	}
+	return err
+}
+
 // seekTail puts the cursor at the beginning of the last lines, reading backwards from end.
 func (r *Reader) seekTail(end, records int64) error {
 	lines := r.options.Tail
 	var window [64 << 10]byte
+	r.at = max(records-1, 0)
 	for to := end; to > 0; {
 		from := max(to-int64(len(window)), 0)
 		block := window[:to-from]
@@ -258,8 +288,7 @@ func (r *Reader) seekTail(end, records int64) error {
 				break
 			}
 			if lines--; lines == 0 {
-				r.cursor, r.at = from+int64(newline)+1, 0
-				return nil
+				return r.back(from+int64(newline)+1, records)
 			}
 			block = block[:newline]
 		}
@@ -269,15 +298,33 @@ func (r *Reader) seekTail(end, records int64) error {
 	return nil
 }
 
-// fill reads len(block) bytes from the place from on.
+// fill reads len(block) bytes from the place from on, which is before the cursor's last one.
 func (r *Reader) fill(block []byte, from, end, records int64) error {
-	r.cursor, r.at = from, 0
+	if err := r.back(from, records); err != nil {
+		return err
+	}
 	for n := 0; n < len(block); {
 		chunk, err := r.read(block[n:], end, records)
 		if err != nil {
 			return err
 		}
 		n += len(chunk.Data)
+	}
+	return nil
+}
+
+// back moves the cursor back to a place, and r.at to its record or one before.
+func (r *Reader) back(to, records int64) error {
+	r.cursor = to
+	for step := int64(1); r.at > 0; step *= 2 {
+		before, err := r.record(r.at-1, records)
+		if err != nil {
+			return err
+		}
+		if before.ends[r.options.Stream] <= to {
+			return nil
+		}
+		r.at = max(r.at-step, 0)
 	}
 	return nil
 }

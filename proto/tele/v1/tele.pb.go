@@ -2740,7 +2740,11 @@ type StreamOutputRequest struct {
 	Follow bool `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Send each chunk as it arrived, with its own time, instead of joining
 	// neighbours.
-	KeepChunks    bool `protobuf:"varint,6,opt,name=keep_chunks,json=keepChunks,proto3" json:"keep_chunks,omitempty"`
+	KeepChunks bool `protobuf:"varint,6,opt,name=keep_chunks,json=keepChunks,proto3" json:"keep_chunks,omitempty"`
+	// Leave out what reached the server before, by its clock. With offset or
+	// tail_lines, the later of the two places counts. A time to come is the end
+	// of what there is.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2815,6 +2819,13 @@ func (x *StreamOutputRequest) GetKeepChunks() bool {
 		return x.KeepChunks
 	}
 	return false
+}
+
+func (x *StreamOutputRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // StreamOutputResponse is a chunk of output, or the end.
@@ -3713,7 +3724,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\xdf\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x91\x02\n" +
 	"\x13StreamOutputRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12-\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x16\n" +
@@ -3722,7 +3733,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"tail_lines\x18\x04 \x01(\rH\x00R\ttailLines\x88\x01\x01\x12\x16\n" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x1f\n" +
 	"\vkeep_chunks\x18\x06 \x01(\bR\n" +
-	"keepChunksB\r\n" +
+	"keepChunks\x120\n" +
+	"\x05since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\r\n" +
 	"\v_tail_lines\"\xed\x01\n" +
 	"\x14StreamOutputResponse\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x16\n" +
@@ -3930,51 +3943,52 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	33, // 31: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
 	12, // 32: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
 	4,  // 33: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 34: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	52, // 35: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 36: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 37: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 38: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	51, // 39: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	44, // 40: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 41: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	47, // 42: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	52, // 43: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	48, // 44: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	51, // 45: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 46: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 47: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 48: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 49: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 50: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 51: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	28, // 52: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	30, // 53: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	34, // 54: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	36, // 55: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	38, // 56: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	40, // 57: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	42, // 58: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	45, // 59: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 60: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 61: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 62: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 63: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 64: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 65: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	29, // 66: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	32, // 67: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	35, // 68: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	37, // 69: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	39, // 70: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	41, // 71: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	43, // 72: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	46, // 73: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	60, // [60:74] is the sub-list for method output_type
-	46, // [46:60] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	52, // 34: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 35: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	52, // 36: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 37: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 38: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 39: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	51, // 40: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	44, // 41: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 42: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	47, // 43: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	52, // 44: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	48, // 45: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	51, // 46: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 47: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	17, // 48: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	20, // 49: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	22, // 50: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	24, // 51: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	26, // 52: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	28, // 53: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	30, // 54: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	34, // 55: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	36, // 56: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	38, // 57: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	40, // 58: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	42, // 59: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	45, // 60: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	16, // 61: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	18, // 62: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	21, // 63: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	23, // 64: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	25, // 65: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	27, // 66: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	29, // 67: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	32, // 68: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	35, // 69: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	37, // 70: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	39, // 71: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	41, // 72: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	43, // 73: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	46, // 74: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	61, // [61:75] is the sub-list for method output_type
+	47, // [47:61] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
