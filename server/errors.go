@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/job"
 	"github.com/telerun/tele/server/output"
@@ -37,6 +38,8 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))
+	case errors.Is(err, cgroup.ErrNoFreezer), errors.Is(err, cgroup.ErrNotFrozen):
+		return detailed(codes.FailedPrecondition, err.Error(), info("CANNOT_PAUSE"))
 	case errors.Is(err, job.ErrNoInput):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NO_INPUT"))
 	case errors.Is(err, job.ErrInputLost):

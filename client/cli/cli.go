@@ -64,6 +64,8 @@ type Commands struct {
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
 	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
+	Pause  Pause  `cmd:"" help:"Freeze jobs: their processes stop where they are."`
+	Resume Resume `cmd:"" help:"Let paused jobs go on."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
 	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`

@@ -60,6 +60,14 @@ var statusNames = map[telev1.JobStatus]string{
 	telev1.JobStatus_JOB_STATUS_KILLED: "killed",
 }
 
+// statusWord is the status as a table shows it: of a paused job, that it is.
+func statusWord(j *telev1.Job) string {
+	if j.Paused {
+		return "paused"
+	}
+	return statusNames[j.Status]
+}
+
 func reasonName(r telev1.Reason) string {
 	if r == telev1.Reason_REASON_UNSPECIFIED {
 		return ""
@@ -108,7 +116,7 @@ func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) erro
 		if j.ExitCode != nil {
 			code = strconv.Itoa(int(j.GetExitCode()))
 		}
-		rows = append(rows, []string{j.Id, statusNames[j.Status], code, cmp.Or(reasonName(j.Reason), "-"),
+		rows = append(rows, []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
 			age(now.Sub(j.CreatedAt.AsTime())), j.User, printable(strings.Join(j.Spec.GetCommand(), " "))})
 	}
 	var widths [command]int
@@ -191,6 +199,7 @@ type jobJSON struct {
 	EndedAt   *time.Time           `json:"ended_at"`
 	Limits    map[string]limitJSON `json:"limits"`
 	Usage     usageJSON            `json:"usage"`
+	Paused    bool                 `json:"paused"`
 	outputJSON
 }
 
@@ -253,7 +262,7 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage),
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused,
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
@@ -273,7 +282,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-why", "tele-attach", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-kill", "tele-pause", "tele-resume", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.

@@ -22,6 +22,8 @@ var rights = map[string][]Role{
 	telev1.JobService_List_FullMethodName:         anyRole,
 	telev1.JobService_Stop_FullMethodName:         doers,
 	telev1.JobService_Signal_FullMethodName:       doers,
+	telev1.JobService_Pause_FullMethodName:        doers,
+	telev1.JobService_Resume_FullMethodName:       doers,
 	telev1.JobService_WriteInput_FullMethodName:   doers,
 	telev1.JobService_Wait_FullMethodName:         anyRole,
 	telev1.JobService_StreamOutput_FullMethodName: anyRole,

@@ -26,6 +26,8 @@ var cells = []struct {
 	{"/tele.v1.JobService/List", true, true, true, false},
 	{"/tele.v1.JobService/Stop", true, true, false, false},
 	{"/tele.v1.JobService/Signal", true, true, false, false},
+	{"/tele.v1.JobService/Pause", true, true, false, false},
+	{"/tele.v1.JobService/Resume", true, true, false, false},
 	{"/tele.v1.JobService/WriteInput", true, true, false, false},
 	{"/tele.v1.JobService/Wait", true, true, true, false},
 	{"/tele.v1.JobService/StreamOutput", true, true, true, false},

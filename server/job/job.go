@@ -45,6 +45,8 @@ type Job struct {
 	init  *initproc.Init
 	group *cgroup.Group
 
+	control sync.Mutex // held by who changes the group of the running job; before mu
+
 	mu      sync.Mutex
 	record  *recordv1.Record // what is on disk; once the job runs it is replaced, not changed. nil when thin
 	thin    thin             // of one that ended long ago
@@ -185,6 +187,10 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 	}
 	if grace > 0 {
 		_ = j.init.SignalAll(signal) // an init that is gone ends the job anyway
+	}
+	// A paused one would not take it, and be killed without a word.
+	if err := j.resumeLocked(); err != nil && !noSpace(err) {
+		return err
 	}
 	return nil
 }
@@ -357,6 +363,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	job.DroppedBytes = uint64(log.Dropped())
 	job.StdinBytes = j.closeInput()
+	job.Paused = false
 	verdict(record, exit, waitErr)
 	if err := j.keepDiff(); err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
@@ -378,6 +385,8 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	close(j.done)
 
 	j.closeUpper()
+	j.control.Lock()
+	defer j.control.Unlock()
 	init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, group.Delete())

@@ -193,6 +193,7 @@ func (t *Table) adopt(j *Job) (err error) {
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
 	j.askAgain()
 	j.watch()
+	j.pauseAgain()
 	t.add(j)
 	return nil
 }
@@ -225,6 +226,7 @@ func (t *Table) recoverLost(j *Job) error {
 		why = "the machine was restarted while the job ran"
 	}
 	lost(job, why)
+	job.Paused = false
 	job.EndedAt = now()
 	t.removeGroup(j.id, record.Cgroups)
 	j.removeWork()

@@ -36,7 +36,7 @@ func brief(j *telev1.Job) *telev1.Job {
 	return &telev1.Job{Id: j.Id, Spec: &telev1.JobSpec{Command: j.Spec.GetCommand()}, User: j.User, Status: j.Status,
 		Reason: j.Reason, Message: j.Message, ExitCode: j.ExitCode, Signal: j.Signal,
 		CreatedAt: j.CreatedAt, StartedAt: j.StartedAt, EndedAt: j.EndedAt,
-		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved}
+		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved, Paused: j.Paused}
 }
 
 // thinLocked makes the job thin that is no longer among the newest on the shelf.

@@ -14,7 +14,7 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT or INPUT_LOST
+//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or CANNOT_PAUSE
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -49,6 +49,8 @@ const (
 	JobService_List_FullMethodName         = "/tele.v1.JobService/List"
 	JobService_Stop_FullMethodName         = "/tele.v1.JobService/Stop"
 	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
+	JobService_Pause_FullMethodName        = "/tele.v1.JobService/Pause"
+	JobService_Resume_FullMethodName       = "/tele.v1.JobService/Resume"
 	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
@@ -84,6 +86,16 @@ type JobServiceClient interface {
 	// Signal sends a signal to a running job, and does no more: the job may end
 	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	// Pause freezes all processes of a running job, and returns when none of them
+	// runs any more. They do not notice; memory and everything else stays theirs.
+	// Signals wait until it is resumed, but SIGKILL. Its timeout goes on. Stop,
+	// also at the timeout or a limit, ends the pause after the signal is sent. A
+	// job that is paused stays so across a restart of the server, and when it is
+	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
+	// reason CANNOT_PAUSE.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
+	// Resume lets a paused job go on. One that is not paused is returned as it is.
+	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -167,6 +179,26 @@ func (c *jobServiceClient) Signal(ctx context.Context, in *SignalRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SignalResponse)
 	err := c.cc.Invoke(ctx, JobService_Signal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseResponse)
+	err := c.cc.Invoke(ctx, JobService_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeResponse)
+	err := c.cc.Invoke(ctx, JobService_Resume_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -281,6 +313,16 @@ type JobServiceServer interface {
 	// Signal sends a signal to a running job, and does no more: the job may end
 	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	// Pause freezes all processes of a running job, and returns when none of them
+	// runs any more. They do not notice; memory and everything else stays theirs.
+	// Signals wait until it is resumed, but SIGKILL. Its timeout goes on. Stop,
+	// also at the timeout or a limit, ends the pause after the signal is sent. A
+	// job that is paused stays so across a restart of the server, and when it is
+	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
+	// reason CANNOT_PAUSE.
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	// Resume lets a paused job go on. One that is not paused is returned as it is.
+	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -334,6 +376,12 @@ func (UnimplementedJobServiceServer) Stop(context.Context, *StopRequest) (*StopR
 }
 func (UnimplementedJobServiceServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Signal not implemented")
+}
+func (UnimplementedJobServiceServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedJobServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
 }
 func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error {
 	return status.Error(codes.Unimplemented, "method WriteInput not implemented")
@@ -463,6 +511,42 @@ func _JobService_Signal_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(JobServiceServer).Signal(ctx, req.(*SignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Resume(ctx, req.(*ResumeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -601,6 +685,14 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Signal",
 			Handler:    _JobService_Signal_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _JobService_Pause_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _JobService_Resume_Handler,
 		},
 		{
 			MethodName: "Wait",

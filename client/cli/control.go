@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"context"
+)
+
+// Pause is `tele pause`.
+type Pause struct {
+	Connection
+	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+// Run pauses the jobs.
+func (p *Pause) Run(ctx context.Context, streams Streams) error {
+	c, err := p.dial(streams)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return each(ctx, p.IDs, func(ctx context.Context, id string) error {
+		_, err := c.Pause(ctx, id)
+		return err
+	})
+}
+
+// Resume is `tele resume`.
+type Resume struct {
+	Connection
+	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+}
+
+// Run resumes the jobs.
+func (r *Resume) Run(ctx context.Context, streams Streams) error {
+	c, err := r.dial(streams)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return each(ctx, r.IDs, func(ctx context.Context, id string) error {
+		_, err := c.Resume(ctx, id)
+		return err
+	})
+}
