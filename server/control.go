@@ -29,3 +29,14 @@ func (s *service) Resume(ctx context.Context, r *telev1.ResumeRequest) (*telev1.
 	}
 	return &telev1.ResumeResponse{Job: j.Snapshot()}, nil
 }
+
+func (s *service) Update(ctx context.Context, r *telev1.UpdateRequest) (*telev1.UpdateResponse, error) {
+	j, err := s.controlled(ctx, r.JobId, "change it")
+	if err != nil {
+		return nil, err
+	}
+	if err := j.Update(r.Limits, r.Timeout); err != nil {
+		return nil, toStatus(err)
+	}
+	return &telev1.UpdateResponse{Job: j.Snapshot()}, nil
+}

@@ -23,6 +23,7 @@ func toStatus(err error) error {
 	var request *job.BadRequest
 	var step *initproc.StepError
 	var limit *job.LimitError
+	var change *cgroup.ChangeError
 	switch {
 	case err == nil:
 		return nil
@@ -34,6 +35,10 @@ func toStatus(err error) error {
 			info("SANDBOX_FAILED"))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.As(err, &change):
+		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.Is(err, job.ErrStopping):
+		return detailed(codes.FailedPrecondition, err.Error(), info("STOPPING"))
 	case errors.Is(err, job.ErrNotEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrEnded):

@@ -66,6 +66,7 @@ type Commands struct {
 	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
 	Pause  Pause  `cmd:"" help:"Freeze jobs: their processes stop where they are."`
 	Resume Resume `cmd:"" help:"Let paused jobs go on."`
+	Set    Set    `cmd:"" help:"Change limits and the timeout of a running job."`
 	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
 	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
 	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`

@@ -200,6 +200,7 @@ type jobJSON struct {
 	Limits    map[string]limitJSON `json:"limits"`
 	Usage     usageJSON            `json:"usage"`
 	Paused    bool                 `json:"paused"`
+	Timeout   string               `json:"timeout"` // like 1h30m0s, or none
 	outputJSON
 }
 
@@ -262,7 +263,7 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused,
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
@@ -282,7 +283,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-why", "tele-attach", "tele-kill", "tele-pause", "tele-resume", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-version"}
 
 // Run makes the links; one that is there already and leads elsewhere stays.

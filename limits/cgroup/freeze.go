@@ -19,7 +19,8 @@ import (
 var ErrNoFreezer = errors.New("this machine cannot freeze a job: it takes a cgroup version 2 tree, and Linux 5.2")
 
 // ErrNotFrozen is returned by Freeze when a process did not freeze in time.
-var ErrNotFrozen = errors.New("a process of the job cannot be frozen: it waits in the kernel, mostly for a disk or a network file system")
+var ErrNotFrozen = errors.New("a process of the job cannot be frozen: it waits in the kernel, mostly for a disk or " +
+	"a network file system; try again later")
 
 // freezeTime is how long Freeze waits for a process that is in a system call which nothing interrupts.
 const freezeTime = 5 * time.Second

@@ -24,6 +24,7 @@ var rights = map[string][]Role{
 	telev1.JobService_Signal_FullMethodName:       doers,
 	telev1.JobService_Pause_FullMethodName:        doers,
 	telev1.JobService_Resume_FullMethodName:       doers,
+	telev1.JobService_Update_FullMethodName:       doers,
 	telev1.JobService_WriteInput_FullMethodName:   doers,
 	telev1.JobService_Wait_FullMethodName:         anyRole,
 	telev1.JobService_StreamOutput_FullMethodName: anyRole,

@@ -28,6 +28,7 @@ var cells = []struct {
 	{"/tele.v1.JobService/Signal", true, true, false, false},
 	{"/tele.v1.JobService/Pause", true, true, false, false},
 	{"/tele.v1.JobService/Resume", true, true, false, false},
+	{"/tele.v1.JobService/Update", true, true, false, false},
 	{"/tele.v1.JobService/WriteInput", true, true, false, false},
 	{"/tele.v1.JobService/Wait", true, true, true, false},
 	{"/tele.v1.JobService/StreamOutput", true, true, true, false},

@@ -53,6 +53,7 @@ type Job struct {
 	ending  bool             // its end was seen: the record is end's alone
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
+	timeout *time.Timer // nil without one
 	refused refusals
 	input   *input   // while it runs, where it has one
 	upper   *os.File // what it changes in its root, while it runs
@@ -164,6 +165,10 @@ func (j *Job) Stop(signal syscall.Signal, grace time.Duration, by string) error 
 func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.stopLocked(signal, grace, reason, message)
+}
+
+func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	if j.endedLocked() || j.ending || j.init == nil {
 		return nil
 	}
@@ -248,20 +253,13 @@ func (j *Job) killAtLocked(at time.Time) {
 	}))
 }
 
-// timeOut arms the job's timeout, or what is left of it.
-func (j *Job) timeOutLocked() {
-	d := j.record.Job.Spec.Timeout.AsDuration()
-	if d <= 0 {
-		return
+func (j *Job) stopTimersLocked() {
+	for _, timer := range j.timers {
+		timer.Stop()
 	}
-	left := time.Until(j.record.Job.StartedAt.AsTime().Add(d))
-	j.timers = append(j.timers, time.AfterFunc(left, func() {
-		err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_TIMED_OUT,
-			"ran longer than its timeout of "+d.String())
-		if err != nil {
-			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop after the timeout")
-		}
-	}))
+	if j.timeout != nil {
+		j.timeout.Stop()
+	}
 }
 
 // stopGrace is how long a job has between the signal and the kill when nobody said.
@@ -349,9 +347,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.warm.begin()
 	defer j.table.warm.end()
 	j.mu.Lock()
-	for _, timer := range j.timers {
-		timer.Stop()
-	}
+	j.stopTimersLocked()
 	record := proto.Clone(j.record).(*recordv1.Record)
 	j.ending = true                            // a stop that comes now would write its record over ours
 	init, group, log := j.init, j.group, j.log // from the shelf on they may go
@@ -403,9 +399,7 @@ func (j *Job) removeWork() { _ = quota.Release(workDir(j.dir), os.Remove) }
 // leave lets go of a job that runs on: the server ends, and the next one takes it.
 func (j *Job) leave() {
 	j.mu.Lock()
-	for _, timer := range j.timers {
-		timer.Stop()
-	}
+	j.stopTimersLocked()
 	j.mu.Unlock()
 	j.letGo()
 }

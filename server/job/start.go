@@ -230,8 +230,7 @@ func (j *Job) sayLimits(s *sandbox, r request) error {
 		if status.WhyNot != "" && r.spec.Strict {
 			return &LimitError{status}
 		}
-		job.Limits = append(job.Limits, &telev1.LimitStatus{Name: string(status.Name), Asked: status.Asked,
-			Applied: status.Applied, How: status.How, WhyNot: status.WhyNot})
+		job.Limits = append(job.Limits, limitStatus(status))
 	}
 	job.Limits = append(job.Limits, j.outputStatus())
 	return nil

@@ -52,7 +52,8 @@ func (j *Job) makeThin() {
 	defer j.mu.Unlock()
 	if j.record != nil {
 		j.thin, j.record = newThin(j.record.Job), nil
-		j.init, j.group, j.log, j.timers, j.input, j.refused = nil, nil, nil, nil, nil, refusals{}
+		j.init, j.group, j.log, j.input, j.refused = nil, nil, nil, nil, refusals{}
+		j.timers, j.timeout = nil, nil
 	}
 }
 

@@ -14,7 +14,8 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or CANNOT_PAUSE
+//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST, CANNOT_PAUSE or
+//                        STOPPING
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -950,7 +951,10 @@ type Job struct {
 	// may have read less.
 	StdinBytes uint64 `protobuf:"varint,19,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
 	// Its processes are frozen (Pause); the status is running all the same.
-	Paused        bool `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`
+	Paused bool `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Its timeout since Update changed it, counted from started_at; 0 is none.
+	// Unset: it is JobSpec.timeout.
+	Timeout       *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1123,6 +1127,13 @@ func (x *Job) GetPaused() bool {
 		return x.Paused
 	}
 	return false
+}
+
+func (x *Job) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
 }
 
 // RefusedCall is a system call that the job's seccomp filter refused.
@@ -2223,6 +2234,119 @@ func (x *ResumeResponse) GetJob() *Job {
 	return nil
 }
 
+// UpdateRequest says what is to be different.
+type UpdateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id or a unique prefix of it.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Fields that are not empty; as in JobSpec, and within the server's maximum.
+	// Places in memory (work, tmp, root) keep the size that they have.
+	Limits *Limits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	// How long the command may run, counted from started_at; 0 is for ever.
+	// Unset leaves it as it is. One that is over by now stops the job. A job that
+	// is being stopped is FAILED_PRECONDITION with reason STOPPING.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UpdateRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// UpdateResponse is the changed job.
+type UpdateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UpdateResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 // WriteInputRequest is a piece of input.
 type WriteInputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2244,7 +2368,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2380,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2393,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2320,7 +2444,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2456,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2469,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2373,7 +2497,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2509,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2522,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -2419,7 +2543,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2555,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2568,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -2479,7 +2603,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2615,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2628,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -2572,7 +2696,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2708,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2721,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -2653,7 +2777,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2789,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2802,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -2699,7 +2823,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2835,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2848,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -2745,7 +2869,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2881,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2894,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -2793,7 +2917,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2929,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2942,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -2846,7 +2970,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +2982,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +2995,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -2896,7 +3020,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3032,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3045,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2958,7 +3082,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3094,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3107,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3009,7 +3133,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3145,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3158,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3055,7 +3179,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3191,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3204,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3132,7 +3256,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3268,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3281,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3208,7 +3332,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3344,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3357,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Mark) GetStep() string {
@@ -3291,7 +3415,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\x82\x06\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xb7\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -3316,7 +3440,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\arefused\x18\x12 \x03(\v2\x14.tele.v1.RefusedCallR\arefused\x12\x1f\n" +
 	"\vstdin_bytes\x18\x13 \x01(\x04R\n" +
 	"stdinBytes\x12\x16\n" +
-	"\x06paused\x18\x14 \x01(\bR\x06pausedB\f\n" +
+	"\x06paused\x18\x14 \x01(\bR\x06paused\x123\n" +
+	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeoutB\f\n" +
 	"\n" +
 	"_exit_code\"M\n" +
 	"\vRefusedCall\x12\x12\n" +
@@ -3409,6 +3534,12 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\rResumeRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"0\n" +
 	"\x0eResumeResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x84\x01\n" +
+	"\rUpdateRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12'\n" +
+	"\x06limits\x18\x02 \x01(\v2\x0f.tele.v1.LimitsR\x06limits\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"0\n" +
+	"\x0eUpdateResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x80\x01\n" +
 	"\x11WriteInputRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
@@ -3516,7 +3647,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xcf\x06\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\x8a\a\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -3525,7 +3656,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04Stop\x12\x14.tele.v1.StopRequest\x1a\x15.tele.v1.StopResponse\x129\n" +
 	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x126\n" +
 	"\x05Pause\x12\x15.tele.v1.PauseRequest\x1a\x16.tele.v1.PauseResponse\x129\n" +
-	"\x06Resume\x12\x16.tele.v1.ResumeRequest\x1a\x17.tele.v1.ResumeResponse\x12I\n" +
+	"\x06Resume\x12\x16.tele.v1.ResumeRequest\x1a\x17.tele.v1.ResumeResponse\x129\n" +
+	"\x06Update\x12\x16.tele.v1.UpdateRequest\x1a\x17.tele.v1.UpdateResponse\x12I\n" +
 	"\n" +
 	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x123\n" +
 	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
@@ -3548,7 +3680,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -3579,101 +3711,109 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*PauseResponse)(nil),         // 26: tele.v1.PauseResponse
 	(*ResumeRequest)(nil),         // 27: tele.v1.ResumeRequest
 	(*ResumeResponse)(nil),        // 28: tele.v1.ResumeResponse
-	(*WriteInputRequest)(nil),     // 29: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 30: tele.v1.WriteInputResponse
-	(*WaitRequest)(nil),           // 31: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 32: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 33: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 34: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 35: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 36: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 37: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 38: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 39: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 40: tele.v1.DiffResponse
-	(*Change)(nil),                // 41: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 42: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 43: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 44: tele.v1.Timing
-	(*Mark)(nil),                  // 45: tele.v1.Mark
-	nil,                           // 46: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*UpdateRequest)(nil),         // 29: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 30: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 31: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 32: tele.v1.WriteInputResponse
+	(*WaitRequest)(nil),           // 33: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 34: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 35: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 36: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 37: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 38: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 39: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 40: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 41: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 42: tele.v1.DiffResponse
+	(*Change)(nil),                // 43: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 44: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 45: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 46: tele.v1.Timing
+	(*Mark)(nil),                  // 47: tele.v1.Mark
+	nil,                           // 48: tele.v1.JobSpec.EnvEntry
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	46, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	48, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	9,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	47, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	49, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	8,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	7,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	48, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	48, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	48, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	50, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	50, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	50, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	10, // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
 	13, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
 	12, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	7,  // 14: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	11, // 15: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	11, // 16: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	18, // 17: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 18: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	11, // 19: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	47, // 20: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	11, // 21: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 22: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	11, // 23: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	11, // 24: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	11, // 25: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	11, // 26: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 27: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 28: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	48, // 29: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 30: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 31: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	11, // 32: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	47, // 33: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	41, // 34: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 35: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	44, // 36: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	48, // 37: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	45, // 38: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	47, // 39: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	14, // 40: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	16, // 41: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	19, // 42: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	21, // 43: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	23, // 44: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	25, // 45: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	27, // 46: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	29, // 47: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	31, // 48: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	33, // 49: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	35, // 50: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	37, // 51: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	39, // 52: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	42, // 53: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	15, // 54: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	17, // 55: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	20, // 56: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	22, // 57: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	24, // 58: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	26, // 59: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	28, // 60: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	30, // 61: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	32, // 62: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	34, // 63: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	36, // 64: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	38, // 65: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	40, // 66: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	43, // 67: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	54, // [54:68] is the sub-list for method output_type
-	40, // [40:54] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	49, // 14: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	7,  // 15: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	11, // 16: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	11, // 17: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	18, // 18: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 19: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	11, // 20: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	49, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	11, // 22: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 23: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	11, // 24: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	11, // 25: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	11, // 26: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	9,  // 27: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	49, // 28: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	11, // 29: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 30: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 31: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 32: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	50, // 33: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 34: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 35: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	11, // 36: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	49, // 37: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	43, // 38: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 39: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	46, // 40: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	50, // 41: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	47, // 42: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	49, // 43: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	14, // 44: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	16, // 45: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	19, // 46: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	21, // 47: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	23, // 48: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	25, // 49: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	27, // 50: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	29, // 51: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	31, // 52: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	33, // 53: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	35, // 54: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	37, // 55: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	39, // 56: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	41, // 57: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	44, // 58: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	15, // 59: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	17, // 60: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	20, // 61: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	22, // 62: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	24, // 63: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	26, // 64: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	28, // 65: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	30, // 66: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	32, // 67: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	34, // 68: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	36, // 69: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	38, // 70: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	40, // 71: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	42, // 72: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	45, // 73: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	59, // [59:74] is the sub-list for method output_type
+	44, // [44:59] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3683,14 +3823,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[4].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[26].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

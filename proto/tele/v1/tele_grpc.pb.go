@@ -14,7 +14,8 @@
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST or CANNOT_PAUSE
+//                        DIFF_UNKNOWN, NO_INPUT, INPUT_LOST, CANNOT_PAUSE or
+//                        STOPPING
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -51,6 +52,7 @@ const (
 	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
 	JobService_Pause_FullMethodName        = "/tele.v1.JobService/Pause"
 	JobService_Resume_FullMethodName       = "/tele.v1.JobService/Resume"
+	JobService_Update_FullMethodName       = "/tele.v1.JobService/Update"
 	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
@@ -96,6 +98,12 @@ type JobServiceClient interface {
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
 	// Resume lets a paused job go on. One that is not paused is returned as it is.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// Update changes limits and the timeout of a running job, all that the request
+	// names or, with an error, none: LIMIT_NOT_ENFORCEABLE when the kernel does
+	// not take a limit, which it does not below the memory that is in use. The
+	// answer has what was read back in Job.limits. JobSpec stays what was asked
+	// for at the start.
+	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -199,6 +207,16 @@ func (c *jobServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResumeResponse)
 	err := c.cc.Invoke(ctx, JobService_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateResponse)
+	err := c.cc.Invoke(ctx, JobService_Update_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -323,6 +341,12 @@ type JobServiceServer interface {
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
 	// Resume lets a paused job go on. One that is not paused is returned as it is.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// Update changes limits and the timeout of a running job, all that the request
+	// names or, with an error, none: LIMIT_NOT_ENFORCEABLE when the kernel does
+	// not take a limit, which it does not below the memory that is in use. The
+	// answer has what was read back in Job.limits. JobSpec stays what was asked
+	// for at the start.
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -382,6 +406,9 @@ func (UnimplementedJobServiceServer) Pause(context.Context, *PauseRequest) (*Pau
 }
 func (UnimplementedJobServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedJobServiceServer) Update(context.Context, *UpdateRequest) (*UpdateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Update not implemented")
 }
 func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error {
 	return status.Error(codes.Unimplemented, "method WriteInput not implemented")
@@ -551,6 +578,24 @@ func _JobService_Resume_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_Update_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Update(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Update_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Update(ctx, req.(*UpdateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_WriteInput_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(JobServiceServer).WriteInput(&grpc.GenericServerStream[WriteInputRequest, WriteInputResponse]{ServerStream: stream})
 }
@@ -693,6 +738,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resume",
 			Handler:    _JobService_Resume_Handler,
+		},
+		{
+			MethodName: "Update",
+			Handler:    _JobService_Update_Handler,
 		},
 		{
 			MethodName: "Wait",
