@@ -197,9 +197,11 @@ func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error)
 
 // checkText says of which string protobuf would only say that there is one it does not take.
 func checkText(spec *telev1.JobSpec) error {
-	texts := append([]string{spec.GetCwd()}, spec.GetCommand()...)
-	for name, value := range spec.GetEnv() {
-		texts = append(texts, name, value)
+	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname()}, spec.GetCommand()...)
+	for _, pairs := range []map[string]string{spec.GetEnv(), spec.GetLabels()} {
+		for name, value := range pairs {
+			texts = append(texts, name, value)
+		}
 	}
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
@@ -215,16 +217,16 @@ func (c *Client) Explain(ctx context.Context, id string) (*telev1.Job, *telev1.C
 	return r.GetJob(), r.GetCause(), err
 }
 
-// Get returns a job as it is now. Here and below, id may be any unique prefix.
+// Get returns a job as it is now. Here and below, id may be any unique prefix, or the job's name.
 func (c *Client) Get(ctx context.Context, id string) (*telev1.Job, error) {
 	r, err := unary(ctx, c.link, "try again", c.jobs.Get, &telev1.GetRequest{JobId: id})
 	return r.GetJob(), err
 }
 
-// fullID makes an id of a prefix. A call that may have to be made again is made with the full id: by
-// then the prefix could fit another job, or several.
+// fullID makes an id of a prefix or a name. A call that may have to be made again is made with the full id:
+// by then the others could fit another job, or several.
 func (c *Client) fullID(ctx context.Context, id string) (string, error) {
-	if len(id) == 12 {
+	if len(id) == 12 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == "" {
 		return id, nil
 	}
 	job, err := c.Get(ctx, id)
@@ -234,7 +236,7 @@ func (c *Client) fullID(ctx context.Context, id string) (string, error) {
 // ListOptions say which jobs List returns, and how much of them. The zero value is all of all.
 type ListOptions struct {
 	Statuses []telev1.JobStatus // only jobs with one of these
-	Brief    bool               // without limits, usage, and of the spec all but the command
+	Brief    bool               // without limits, usage, and of the spec all but command, name and labels
 }
 
 // List returns the visible jobs, newest first.

@@ -24,6 +24,7 @@ func toStatus(err error) error {
 	var step *initproc.StepError
 	var limit *job.LimitError
 	var change *cgroup.ChangeError
+	var name *job.NameError
 	switch {
 	case err == nil:
 		return nil
@@ -35,6 +36,8 @@ func toStatus(err error) error {
 			info("SANDBOX_FAILED"))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.As(err, &name):
+		return status.Error(codes.AlreadyExists, err.Error())
 	case errors.As(err, &change):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
 	case errors.Is(err, job.ErrStopping):

@@ -7,7 +7,7 @@ import (
 // Pause is `tele pause`.
 type Pause struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run pauses the jobs.
@@ -26,7 +26,7 @@ func (p *Pause) Run(ctx context.Context, streams Streams) error {
 // Resume is `tele resume`.
 type Resume struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run resumes the jobs.

@@ -18,7 +18,7 @@ type Logs struct {
 	Stderr     bool   `help:"Only standard error." xor:"stream"`
 	Tail       int    `help:"Begin with the last N lines." placeholder:"N"`
 	Timestamps bool   `short:"t" help:"Put the time of arrival before each line."`
-	ID         string `arg:"" help:"The job, or a unique beginning of its id."`
+	ID         string `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 }
 
 // Run shows the output.
@@ -91,7 +91,7 @@ type Kill struct {
 	Connection
 	Signal string   `short:"s" help:"The signal, like INT or 2." default:"TERM"`
 	Whom   string   `help:"Who gets it: group (the command and what it started in its process group, as from a terminal), command (it alone) or all." enum:"group,command,all" default:"group"`
-	IDs    []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs    []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 var signalTargets = map[string]telev1.SignalTarget{
@@ -118,7 +118,7 @@ type Stop struct {
 	Connection
 	Signal string        `help:"The first signal, like TERM or 15." default:"TERM"`
 	Grace  time.Duration `help:"How long to wait before the kill." default:"10s"`
-	IDs    []string      `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs    []string      `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run stops the jobs.
@@ -140,7 +140,7 @@ func (s *Stop) Run(ctx context.Context, streams Streams) error {
 // Wait is `tele wait`.
 type Wait struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run waits for the jobs.
@@ -165,7 +165,7 @@ func (w *Wait) Run(ctx context.Context, streams Streams) error {
 // Rm is `tele rm`.
 type Rm struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run removes the jobs.

@@ -25,6 +25,9 @@ type Spec struct {
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
+	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
+	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
+	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
@@ -42,6 +45,7 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	}
 	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
+		Name: s.Name, Labels: s.Label, Hostname: s.Hostname,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)

@@ -13,7 +13,7 @@ import (
 // Set is `tele set`.
 type Set struct {
 	Connection
-	ID      string   `arg:"" help:"The job, or a unique beginning of its id."`
+	ID      string   `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 	Changes []string `arg:"" name:"name=value" help:"What is to be different: cpu, memory, io_read, io_write, pids, or timeout, which is a time from the job's start, +TIME more than now, or none."`
 }
 

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +24,7 @@ import (
 type Status struct {
 	Connection
 	Output string   `short:"o" help:"text or json." enum:"text,json" default:"text"`
-	IDs    []string `arg:"" name:"id" optional:"" help:"The jobs, or unique beginnings of their ids; none is all."`
+	IDs    []string `arg:"" name:"id" optional:"" help:"The jobs: ids, unique beginnings of ids, or names; none is all."`
 }
 
 // Run shows the jobs.
@@ -107,19 +109,26 @@ func screenOf(out io.Writer) screen {
 // leastCommand is what is shown of a command, however narrow the screen.
 const leastCommand = 20
 
-// printTable writes a line a job. The command, in the last column, takes what the others leave.
+// printTable writes a line a job. The command, in the last column, takes what the others leave. Names have a
+// column where there are any.
 func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) error {
-	const command = 6
-	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "COMMAND"}}
+	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "NAME", "COMMAND"}}
 	for _, j := range jobs {
 		code := "-"
 		if j.ExitCode != nil {
 			code = strconv.Itoa(int(j.GetExitCode()))
 		}
 		rows = append(rows, []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
-			age(now.Sub(j.CreatedAt.AsTime())), j.User, printable(strings.Join(j.Spec.GetCommand(), " "))})
+			age(now.Sub(j.CreatedAt.AsTime())), j.User, cmp.Or(j.Spec.GetName(), "-"),
+			printable(strings.Join(j.Spec.GetCommand(), " "))})
 	}
-	var widths [command]int
+	if !slices.ContainsFunc(jobs, func(j *telev1.Job) bool { return j.Spec.GetName() != "" }) {
+		for i, row := range rows {
+			rows[i] = slices.Delete(row, 6, 7)
+		}
+	}
+	command := len(rows[0]) - 1
+	widths := make([]int, command)
 	left := s.width
 	for column := range widths {
 		for _, row := range rows {
@@ -192,6 +201,8 @@ type jobJSON struct {
 	ExitCode  *int32               `json:"exit_code"`
 	Reason    string               `json:"reason"`
 	Message   string               `json:"message"`
+	Name      string               `json:"name"`
+	Labels    map[string]string    `json:"labels"`
 	Command   []string             `json:"command"`
 	User      string               `json:"user"`
 	CreatedAt *time.Time           `json:"created_at"`
@@ -262,9 +273,11 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 	for _, j := range jobs {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
+			Name: j.Spec.GetName(), Labels: map[string]string{},
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
 			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
+		maps.Copy(job.Labels, j.Spec.GetLabels())
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
 		}

@@ -53,6 +53,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if _, known := telev1.Network_name[int32(spec.Network)]; !known {
 		return bad("spec.network", "%d is unknown", spec.Network)
 	}
+	if err := checkNames(spec); err != nil {
+		return err
+	}
 	return checkTimeout("spec.timeout", spec.Timeout)
 }
 

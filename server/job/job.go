@@ -29,6 +29,7 @@ type Job struct {
 	id      string
 	owner   string
 	key     string // StartRequest.idempotency_key
+	name    string // JobSpec.name
 	created int64  // nanoseconds since 1970
 	uid     uint32 // as holdLocked has counted it
 	// It runs as a user that was asked for, whom others may run as too.
@@ -61,6 +62,7 @@ type Job struct {
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
+		name:    record.Job.Spec.GetName(),
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
 		stdin:   record.Job.Spec.GetStdin(),
 		created: record.Job.CreatedAt.AsTime().UnixNano(),

@@ -302,6 +302,7 @@ func (t *Table) enterEnded(j *Job) {
 	// In no order: sort comes when all are there.
 	t.jobs[j.id] = j
 	t.order = append(t.order, j)
+	t.index.append(j)
 	t.shelf.jobs = append(t.shelf.jobs, j)
 	t.enterKeyLocked(j)
 }
@@ -317,6 +318,7 @@ func (t *Table) sort() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slices.SortFunc(t.order, func(a, b *Job) int { return comparePlace(a, b.place()) })
+	t.index.sort()
 	slices.SortStableFunc(t.shelf.jobs, func(a, b *Job) int {
 		first, _ := a.endTime()
 		second, _ := b.endTime()

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,7 +150,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 	name, gid := r.where.whom(s.uid)
 	hide, _ := t.hiding()
 	spec := initproc.Spec{
-		Hostname: s.id, UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
+		Hostname: cmp.Or(r.spec.Hostname, s.id), UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
 		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,

@@ -33,10 +33,14 @@ func newThin(job *telev1.Job) thin {
 
 // brief is a job as a table shows it.
 func brief(j *telev1.Job) *telev1.Job {
-	return &telev1.Job{Id: j.Id, Spec: &telev1.JobSpec{Command: j.Spec.GetCommand()}, User: j.User, Status: j.Status,
+	return &telev1.Job{Id: j.Id, Spec: briefSpec(j.Spec), User: j.User, Status: j.Status,
 		Reason: j.Reason, Message: j.Message, ExitCode: j.ExitCode, Signal: j.Signal,
 		CreatedAt: j.CreatedAt, StartedAt: j.StartedAt, EndedAt: j.EndedAt,
 		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved, Paused: j.Paused}
+}
+
+func briefSpec(s *telev1.JobSpec) *telev1.JobSpec {
+	return &telev1.JobSpec{Command: s.GetCommand(), Name: s.GetName(), Labels: s.GetLabels()}
 }
 
 // thinLocked makes the job thin that is no longer among the newest on the shelf.
@@ -77,7 +81,7 @@ func (t thin) job() *telev1.Job {
 	return job
 }
 
-// Brief is Snapshot without limits, usage, and of the spec all but the command.
+// Brief is Snapshot without limits, usage, and of the spec all but the command, the name and labels.
 func (j *Job) Brief() *telev1.Job {
 	j.mu.Lock()
 	if j.record == nil {

@@ -10,6 +10,7 @@
 // Errors are standard gRPC codes with details from google.rpc:
 //   INVALID_ARGUMENT     a field is wrong; BadRequest names each one
 //   NOT_FOUND            no such job, or not the caller's
+//   ALREADY_EXISTS       a running job of the caller's has the name
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
@@ -525,7 +526,17 @@ type JobSpec struct {
 	User string `protobuf:"bytes,14,opt,name=user,proto3" json:"user,omitempty"`
 	// The job has a standard input, which WriteInput writes to; it waits until
 	// somebody does. Else it reads nothing, from /dev/null.
-	Stdin         bool `protobuf:"varint,15,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin bool `protobuf:"varint,15,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// What its owner calls it: at most 64 letters, digits, ".", "_" and "-", the
+	// first a letter. Of an owner's jobs that have not ended one has it at a time
+	// (ALREADY_EXISTS).
+	Name string `protobuf:"bytes,20,opt,name=name,proto3" json:"name,omitempty"`
+	// What lists can be asked for. At most 64; a key has 1 to 63 letters, digits,
+	// ".", "_", "-" and "/", a value the same but "/", or is empty; both begin and
+	// end with a letter or digit.
+	Labels map[string]string `protobuf:"bytes,21,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The host name that the job sees, at most 64 bytes; empty is its id.
+	Hostname      string `protobuf:"bytes,22,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +674,27 @@ func (x *JobSpec) GetStdin() bool {
 		return x.Stdin
 	}
 	return false
+}
+
+func (x *JobSpec) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JobSpec) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *JobSpec) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
 }
 
 // Mount is a file or directory of the server's machine that a job sees. Both
@@ -1516,7 +1548,7 @@ func (x *StartResponse) GetPlan() string {
 // GetRequest names a job.
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Say also why the job is as it is. The usage of a running one is then what
 	// it has used so far.
@@ -1710,7 +1742,7 @@ type ListRequest struct {
 	// next_page_token of the page before.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Leave out what a table of jobs does not show: of the spec everything but
-	// the command, the limits and the usage.
+	// the command, the name and the labels; the limits and the usage.
 	Brief         bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1832,7 +1864,7 @@ func (x *ListResponse) GetNextPageToken() string {
 // StopRequest asks for a job's end.
 type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// A name as in signal(7), with or without SIG, or a number. Empty is TERM.
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
@@ -1943,7 +1975,7 @@ func (x *StopResponse) GetJob() *Job {
 // SignalRequest is a signal for a job.
 type SignalRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// A name as in signal(7), with or without SIG, or a number.
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
@@ -2053,7 +2085,7 @@ func (x *SignalResponse) GetJob() *Job {
 // PauseRequest names a job.
 type PauseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2145,7 +2177,7 @@ func (x *PauseResponse) GetJob() *Job {
 // ResumeRequest names a job.
 type ResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2237,7 +2269,7 @@ func (x *ResumeResponse) GetJob() *Job {
 // UpdateRequest says what is to be different.
 type UpdateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Fields that are not empty; as in JobSpec, and within the server's maximum.
 	// Places in memory (work, tmp, root) keep the size that they have.
@@ -2350,7 +2382,7 @@ func (x *UpdateResponse) GetJob() *Job {
 // WriteInputRequest is a piece of input.
 type WriteInputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the first message: the job's id or a unique prefix of it.
+	// In the first message: the job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// In the first message: names this writer, at most 64 bytes, random.
 	Writer string `protobuf:"bytes,2,opt,name=writer,proto3" json:"writer,omitempty"`
@@ -2489,7 +2521,7 @@ func (x *WriteInputResponse) GetClosed() bool {
 // WaitRequest names a job.
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2581,7 +2613,7 @@ func (x *WaitResponse) GetJob() *Job {
 // StreamOutputRequest asks for a job's output.
 type StreamOutputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// One stream alone, or both.
 	Stream OutputStream `protobuf:"varint,2,opt,name=stream,proto3,enum=tele.v1.OutputStream" json:"stream,omitempty"`
@@ -2769,7 +2801,7 @@ func (x *StreamOutputResponse) GetEvent() OutputEvent {
 // RemoveRequest names a job.
 type RemoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2962,7 +2994,7 @@ func (x *PruneResponse) GetOutputBytes() uint64 {
 // DiffRequest names a job.
 type DiffRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3378,7 +3410,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x04\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x05\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3396,8 +3428,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\troot_size\x18\f \x01(\tR\brootSize\x12&\n" +
 	"\x06mounts\x18\r \x03(\v2\x0e.tele.v1.MountR\x06mounts\x12\x12\n" +
 	"\x04user\x18\x0e \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x12\x12\n" +
+	"\x04name\x18\x14 \x01(\tR\x04name\x124\n" +
+	"\x06labels\x18\x15 \x03(\v2\x1c.tele.v1.JobSpec.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bhostname\x18\x16 \x01(\tR\bhostname\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\x05Mount\x12\x16\n" +
@@ -3680,7 +3718,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -3731,89 +3769,91 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*Timing)(nil),                // 46: tele.v1.Timing
 	(*Mark)(nil),                  // 47: tele.v1.Mark
 	nil,                           // 48: tele.v1.JobSpec.EnvEntry
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	nil,                           // 49: tele.v1.JobSpec.LabelsEntry
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
 	48, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	9,  // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	49, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	50, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	8,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	7,  // 5: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 6: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 7: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	50, // 8: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	50, // 9: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	50, // 10: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	10, // 11: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	13, // 12: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	12, // 13: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	49, // 14: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	7,  // 15: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	11, // 16: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	11, // 17: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	18, // 18: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 19: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	11, // 20: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	49, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	11, // 22: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 23: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	11, // 24: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	11, // 25: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	11, // 26: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	9,  // 27: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	49, // 28: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 29: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 30: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 31: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 32: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	50, // 33: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 34: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 35: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	11, // 36: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	49, // 37: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	43, // 38: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 39: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	46, // 40: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	50, // 41: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	47, // 42: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	49, // 43: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	14, // 44: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	16, // 45: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	19, // 46: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	21, // 47: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	23, // 48: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	25, // 49: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	27, // 50: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	29, // 51: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	31, // 52: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	33, // 53: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	35, // 54: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	37, // 55: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	39, // 56: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	41, // 57: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	44, // 58: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	15, // 59: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	17, // 60: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	20, // 61: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	22, // 62: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	24, // 63: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	26, // 64: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	28, // 65: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	30, // 66: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	32, // 67: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	34, // 68: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	36, // 69: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	38, // 70: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	40, // 71: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	42, // 72: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	45, // 73: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	59, // [59:74] is the sub-list for method output_type
-	44, // [44:59] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	49, // 5: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	7,  // 6: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 7: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 8: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	51, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	51, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	51, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	10, // 12: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	13, // 13: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	12, // 14: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	50, // 15: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	7,  // 16: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	11, // 17: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	11, // 18: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	18, // 19: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 20: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	11, // 21: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	50, // 22: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	11, // 23: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 24: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	11, // 25: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	11, // 26: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	11, // 27: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	9,  // 28: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	50, // 29: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	11, // 30: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 31: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 32: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 33: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	51, // 34: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 35: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 36: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	11, // 37: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	50, // 38: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	43, // 39: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 40: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	46, // 41: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	51, // 42: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	47, // 43: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	50, // 44: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	14, // 45: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	16, // 46: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	19, // 47: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	21, // 48: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	23, // 49: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	25, // 50: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	27, // 51: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	29, // 52: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	31, // 53: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	33, // 54: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	35, // 55: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	37, // 56: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	39, // 57: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	41, // 58: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	44, // 59: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	15, // 60: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	17, // 61: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	20, // 62: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	22, // 63: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	24, // 64: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	26, // 65: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	28, // 66: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	30, // 67: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	32, // 68: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	34, // 69: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	36, // 70: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	38, // 71: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	40, // 72: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	42, // 73: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	45, // 74: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	60, // [60:75] is the sub-list for method output_type
+	45, // [45:60] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3830,7 +3870,7 @@ func file_tele_v1_tele_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

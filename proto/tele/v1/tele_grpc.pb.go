@@ -10,6 +10,7 @@
 // Errors are standard gRPC codes with details from google.rpc:
 //   INVALID_ARGUMENT     a field is wrong; BadRequest names each one
 //   NOT_FOUND            no such job, or not the caller's
+//   ALREADY_EXISTS       a running job of the caller's has the name
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
@@ -69,7 +70,8 @@ const (
 // JobService runs commands as jobs.
 //
 // Wherever a request names a job, any prefix of the id that fits exactly one
-// of the jobs visible to the caller will do.
+// of the jobs visible to the caller will do; or its name, which is that of the
+// newest one of them that has it. An id, or a beginning of one, comes first.
 type JobServiceClient interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
@@ -312,7 +314,8 @@ func (c *jobServiceClient) ListTimings(ctx context.Context, in *ListTimingsReque
 // JobService runs commands as jobs.
 //
 // Wherever a request names a job, any prefix of the id that fits exactly one
-// of the jobs visible to the caller will do.
+// of the jobs visible to the caller will do; or its name, which is that of the
+// newest one of them that has it. An id, or a beginning of one, comes first.
 type JobServiceServer interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
