@@ -236,13 +236,19 @@ func (c *Client) fullID(ctx context.Context, id string) (string, error) {
 // ListOptions say which jobs List returns, and how much of them. The zero value is all of all.
 type ListOptions struct {
 	Statuses []telev1.JobStatus // only jobs with one of these
+	Labels   []string           // only jobs with all of these, KEY=VALUE, or KEY for any value
+	Name     string             // only jobs of this name
+	User     string             // only jobs of this identity
+	Since    time.Duration      // only jobs that were made at most so long ago; 0 is any
+	Command  string             // only jobs whose command, the words joined by blanks, has this in it
 	Brief    bool               // without limits, usage, and of the spec all but command, name and labels
 }
 
 // List returns the visible jobs, newest first.
 func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error) {
 	var all []*telev1.Job
-	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief}
+	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief,
+		Labels: o.Labels, Name: o.Name, User: o.User, Since: durationpb.New(o.Since), Command: o.Command}
 	for {
 		r, err := unary(ctx, c.link, "try again", c.jobs.List, request)
 		if err != nil {

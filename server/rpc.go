@@ -104,11 +104,12 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	if size < 0 || size > 1000 {
 		return nil, toStatus(&job.BadRequest{Field: "page_size", Why: "must be from 0 to 1000"})
 	}
-	if len(r.Statuses) > len(telev1.JobStatus_name) {
-		return nil, toStatus(&job.BadRequest{Field: "statuses", Why: "are more than there are"})
+	filter := job.Filter{Statuses: r.Statuses, Labels: r.Labels, Name: r.Name, Owner: r.User,
+		Since: r.Since.AsDuration(), Command: r.Command}
+	if err := filter.Check(); err != nil {
+		return nil, toStatus(err)
 	}
-	list, next, err := s.table.List(caller(ctx).Sees,
-		job.Page{Statuses: r.Statuses, Brief: r.Brief, After: r.PageToken, Size: size})
+	list, next, err := s.table.List(caller(ctx).Sees, job.Page{Filter: filter, Brief: r.Brief, After: r.PageToken, Size: size})
 	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
 }
 

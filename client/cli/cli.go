@@ -60,6 +60,7 @@ type Commands struct {
 	Run    Run    `cmd:"" help:"Run a command: stream its output, and exit with its exit code."`
 	Start  Start  `cmd:"" help:"Start a command and print the job's id (run -d)."`
 	Status Status `cmd:"" help:"Show jobs."`
+	Ps     Ps     `cmd:"" help:"List jobs: those that filters let through, sorted, and in a form for scripts."`
 	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`

@@ -91,12 +91,8 @@ type screen struct {
 
 // screenOf is the terminal that out is, or 80 columns without colours. NO_COLOR is no-color.org's.
 func screenOf(out io.Writer) screen {
-	f, ok := out.(*os.File)
-	if !ok {
-		return screen{width: 80}
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil { // not a terminal
+	size := sizeOf(out)
+	if size == nil {
 		return screen{width: 80}
 	}
 	s := screen{width: int(size.Col), color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
@@ -104,6 +100,19 @@ func screenOf(out io.Writer) screen {
 		s.width = 80
 	}
 	return s
+}
+
+// sizeOf is the size of the terminal that out is, nil when it is none.
+func sizeOf(out io.Writer) *unix.Winsize {
+	f, ok := out.(*os.File)
+	if !ok {
+		return nil
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return nil
+	}
+	return size
 }
 
 // leastCommand is what is shown of a command, however narrow the screen.
@@ -269,6 +278,13 @@ func instant(t *timestamppb.Timestamp) *time.Time {
 }
 
 func printJSON(out io.Writer, jobs []*telev1.Job) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(jsonOf(jobs))
+}
+
+func jsonOf(jobs []*telev1.Job) []jobJSON {
 	list := []jobJSON{}
 	for _, j := range jobs {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
@@ -283,10 +299,7 @@ func printJSON(out io.Writer, jobs []*telev1.Job) error {
 		}
 		list = append(list, job)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(list)
+	return list
 }
 
 // Links is `tele links`.
@@ -295,7 +308,7 @@ type Links struct {
 }
 
 // linked are the names that tele answers to.
-var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
+var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-logs",
 	"tele-why", "tele-attach", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-version"}
 

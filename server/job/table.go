@@ -219,10 +219,10 @@ func (t *Table) Get(text string, visible func(owner string) bool) (*Job, error) 
 
 // A Page says which jobs List returns.
 type Page struct {
-	Statuses []telev1.JobStatus // only these; none means any
-	Brief    bool               // as Job.Brief has them
-	After    string             // Next of the page before; empty is the first
-	Size     int
+	Filter
+	Brief bool   // as Job.Brief has them
+	After string // Next of the page before; empty is the first
+	Size  int
 }
 
 // List returns a page of the visible jobs, newest first, and what the next page comes after; empty
@@ -242,8 +242,12 @@ func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Jo
 	}
 	jobs := slices.Clone(t.order[:end])
 	t.mu.Unlock()
+	f := p.prepare(time.Now())
 	for _, j := range slices.Backward(jobs) {
-		if !visible(j.owner) || len(p.Statuses) > 0 && !slices.Contains(p.Statuses, j.status()) {
+		if f.tooOld(j) {
+			break
+		}
+		if !visible(j.owner) || !f.fits(j) {
 			continue
 		}
 		if len(list) == p.Size {

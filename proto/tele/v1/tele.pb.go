@@ -1743,7 +1743,18 @@ type ListRequest struct {
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Leave out what a table of jobs does not show: of the spec everything but
 	// the command, the name and the labels; the limits and the usage.
-	Brief         bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
+	Brief bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
+	// Only jobs with all of these labels, KEY=VALUE, or KEY for any value. At
+	// most 64.
+	Labels []string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Only jobs of this name.
+	Name string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	// Only jobs of this identity.
+	User string `protobuf:"bytes,12,opt,name=user,proto3" json:"user,omitempty"`
+	// Only jobs that were made at most so long ago; unset or 0 is any.
+	Since *durationpb.Duration `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`
+	// Only jobs whose command, the words joined by blanks, has this in it.
+	Command       string `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1804,6 +1815,41 @@ func (x *ListRequest) GetBrief() bool {
 		return x.Brief
 	}
 	return false
+}
+
+func (x *ListRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListRequest) GetSince() *durationpb.Duration {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListRequest) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
 }
 
 // ListResponse is a page of jobs, newest first.
@@ -3543,13 +3589,19 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
 	"\bevidence\x18\x03 \x03(\tR\bevidence\x12\x16\n" +
-	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x8f\x01\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x9a\x02\n" +
 	"\vListRequest\x12.\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x12.tele.v1.JobStatusR\bstatuses\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
-	"\x05brief\x18\x04 \x01(\bR\x05brief\"X\n" +
+	"\x05brief\x18\x04 \x01(\bR\x05brief\x12\x16\n" +
+	"\x06labels\x18\n" +
+	" \x03(\tR\x06labels\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name\x12\x12\n" +
+	"\x04user\x18\f \x01(\tR\x04user\x12/\n" +
+	"\x05since\x18\r \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x18\n" +
+	"\acommand\x18\x0e \x01(\tR\acommand\"X\n" +
 	"\fListResponse\x12 \n" +
 	"\x04jobs\x18\x01 \x03(\v2\f.tele.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +
@@ -3795,65 +3847,66 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	11, // 18: tele.v1.GetResponse.job:type_name -> tele.v1.Job
 	18, // 19: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 20: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	11, // 21: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	50, // 22: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	11, // 23: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 24: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	11, // 25: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	11, // 26: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	11, // 27: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	9,  // 28: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	50, // 29: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 30: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 31: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 32: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 33: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	51, // 34: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 35: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 36: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	11, // 37: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	50, // 38: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	43, // 39: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 40: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	46, // 41: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	51, // 42: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	47, // 43: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	50, // 44: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	14, // 45: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	16, // 46: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	19, // 47: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	21, // 48: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	23, // 49: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	25, // 50: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	27, // 51: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	29, // 52: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	31, // 53: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	33, // 54: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	35, // 55: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	37, // 56: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	39, // 57: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	41, // 58: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	44, // 59: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	15, // 60: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	17, // 61: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	20, // 62: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	22, // 63: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	24, // 64: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	26, // 65: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	28, // 66: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	30, // 67: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	32, // 68: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	34, // 69: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	36, // 70: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	38, // 71: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	40, // 72: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	42, // 73: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	45, // 74: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	60, // [60:75] is the sub-list for method output_type
-	45, // [45:60] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	50, // 21: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	11, // 22: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	50, // 23: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	11, // 24: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 25: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	11, // 26: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	11, // 27: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	11, // 28: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	9,  // 29: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	50, // 30: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	11, // 31: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 32: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 33: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 34: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	51, // 35: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 36: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 37: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	11, // 38: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	50, // 39: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	43, // 40: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 41: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	46, // 42: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	51, // 43: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	47, // 44: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	50, // 45: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	14, // 46: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	16, // 47: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	19, // 48: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	21, // 49: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	23, // 50: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	25, // 51: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	27, // 52: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	29, // 53: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	31, // 54: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	33, // 55: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	35, // 56: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	37, // 57: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	39, // 58: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	41, // 59: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	44, // 60: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	15, // 61: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	17, // 62: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	20, // 63: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	22, // 64: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	24, // 65: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	26, // 66: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	28, // 67: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	30, // 68: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	32, // 69: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	34, // 70: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	36, // 71: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	38, // 72: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	40, // 73: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	42, // 74: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	45, // 75: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	61, // [61:76] is the sub-list for method output_type
+	46, // [46:61] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
