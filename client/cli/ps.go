@@ -20,7 +20,7 @@ import (
 // Ps is `tele ps`.
 type Ps struct {
 	Connection
-	Status  []string      `help:"Only jobs with one of these: submitted, running, paused, success, failed, killed." enum:"submitted,running,paused,success,failed,killed" placeholder:"STATUS,…" group:"Filters"`
+	Status  []string      `help:"Only jobs with one of these: submitted, running, paused, success, failed, killed." enum:"submitted,running,paused,success,failed,killed" placeholder:"STATUS" group:"Filters"`
 	Label   []string      `short:"l" help:"Only jobs with this label, K=V, or K for any value; may be repeated, then with all." placeholder:"K[=V]" sep:"none" group:"Filters"`
 	Name    string        `help:"Only jobs of this name." placeholder:"NAME" group:"Filters"`
 	User    string        `help:"Only jobs of this user." placeholder:"USER" group:"Filters"`

@@ -24,6 +24,7 @@ type Spec struct {
 	Changes    string            `name:"root-size" help:"What a job may change with --root overlay, like 2G (default: the memory limit)." placeholder:"SIZE" group:"Limits"`
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
+	EnvFile    []string          `name:"env-file" help:"Set those of a file, a line each: NAME=VALUE, or NAME for its value here; may be repeated, --env comes after." placeholder:"FILE" sep:"none" type:"path"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
 	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
@@ -43,7 +44,11 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
+	env, err := s.environment()
+	if err != nil {
+		return nil, err
+	}
+	spec := &telev1.JobSpec{Command: command, Env: env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
 		Name: s.Name, Labels: s.Label, Hostname: s.Hostname,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}

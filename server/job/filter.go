@@ -11,7 +11,7 @@ import (
 // A Filter says which jobs are wanted; its zero value is all.
 type Filter struct {
 	Statuses []telev1.JobStatus // one of these
-	Labels   []string // all of these, KEY=VALUE, or KEY for any value
+	Labels   []string           // all of these, KEY=VALUE, or KEY for any value
 	Name     string
 	Owner    string
 	Since    time.Duration // made at most so long ago
