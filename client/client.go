@@ -197,7 +197,7 @@ func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error)
 
 // checkText says of which string protobuf would only say that there is one it does not take.
 func checkText(spec *telev1.JobSpec) error {
-	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname()}, spec.GetCommand()...)
+	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname(), spec.GetStopSignal()}, spec.GetCommand()...)
 	for _, pairs := range []map[string]string{spec.GetEnv(), spec.GetLabels()} {
 		for name, value := range pairs {
 			texts = append(texts, name, value)
@@ -262,7 +262,7 @@ func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error)
 }
 
 // Stop signals all processes of a job, kills them after the grace time, and returns when they are
-// gone. An empty signal is TERM. When it has to ask again, the job gets the signal again.
+// gone. An empty signal is the job's own, JobSpec.stop_signal. When it has to ask again, the job gets the signal again.
 func (c *Client) Stop(ctx context.Context, id, signal string, grace time.Duration) (*telev1.Job, error) {
 	id, err := c.fullID(ctx, id)
 	if err != nil {

@@ -116,7 +116,7 @@ func (k *Kill) Run(ctx context.Context, streams Streams) error {
 // Stop is `tele stop`.
 type Stop struct {
 	Connection
-	Signal string        `help:"The first signal, like TERM or 15." default:"TERM"`
+	Signal string        `help:"The first signal, like TERM or 15 (default: the one of --stop-signal, or TERM)." placeholder:"SIGNAL"`
 	Grace  time.Duration `help:"How long to wait before the kill." default:"10s"`
 	IDs    []string      `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }

@@ -30,6 +30,7 @@ type Spec struct {
 	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
@@ -50,7 +51,7 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	}
 	spec := &telev1.JobSpec{Command: command, Env: env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
-		Name: s.Name, Labels: s.Label, Hostname: s.Hostname,
+		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)

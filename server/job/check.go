@@ -56,6 +56,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkNames(spec); err != nil {
 		return err
 	}
+	if err := checkSignals(spec); err != nil {
+		return err
+	}
 	return checkTimeout("spec.timeout", spec.Timeout)
 }
 

@@ -192,6 +192,9 @@ func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason tele
 		j.record = next
 		j.killAtLocked(killAt)
 	}
+	if signal == OwnSignal {
+		signal = stopSignal(j.record.Job.Spec)
+	}
 	if grace > 0 {
 		_ = j.init.SignalAll(signal) // an init that is gone ends the job anyway
 	}
@@ -336,7 +339,7 @@ func (j *Job) drain(s output.Stream, pipe *os.File) bool {
 func (j *Job) outputEnds(cause error) {
 	j.outputEnd.Do(func() {
 		message := fmt.Sprintf("wrote more output than is kept: %v", cause)
-		if err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
+		if err := j.stop(OwnSignal, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
 			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at the output limit")
 		}
 	})

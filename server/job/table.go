@@ -35,7 +35,6 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotFound is returned for an id that fits no job in sight, ErrAmbiguous for one that fits
@@ -336,7 +335,7 @@ func (t *Table) close() []*Job {
 const closeGrace = 5 * time.Second
 
 func (j *Job) shutDown() {
-	err := j.stop(unix.SIGTERM, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
+	err := j.stop(OwnSignal, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
 	if err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at shutdown")
 	}

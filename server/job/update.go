@@ -8,7 +8,6 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -152,7 +151,7 @@ func (j *Job) timeOut() {
 	if left, limited := j.timeLeftLocked(); !limited || left > 0 {
 		return
 	}
-	err := j.stopLocked(unix.SIGTERM, stopGrace, telev1.Reason_REASON_TIMED_OUT,
+	err := j.stopLocked(OwnSignal, stopGrace, telev1.Reason_REASON_TIMED_OUT,
 		"ran longer than its timeout of "+timeoutOf(j.record.Job).String())
 	if err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop after the timeout")

@@ -536,7 +536,11 @@ type JobSpec struct {
 	// end with a letter or digit.
 	Labels map[string]string `protobuf:"bytes,21,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The host name that the job sees, at most 64 bytes; empty is its id.
-	Hostname      string `protobuf:"bytes,22,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Hostname string `protobuf:"bytes,22,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The signal that asks it to end: that of a Stop which names none, of its
+	// timeout, of a limit, and of a server that ends with its jobs. A name as in
+	// signal(7), with or without SIG, or a number. Empty is TERM.
+	StopSignal    string `protobuf:"bytes,23,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +697,13 @@ func (x *JobSpec) GetLabels() map[string]string {
 func (x *JobSpec) GetHostname() string {
 	if x != nil {
 		return x.Hostname
+	}
+	return ""
+}
+
+func (x *JobSpec) GetStopSignal() string {
+	if x != nil {
+		return x.StopSignal
 	}
 	return ""
 }
@@ -1912,7 +1923,8 @@ type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// A name as in signal(7), with or without SIG, or a number. Empty is TERM.
+	// A name as in signal(7), with or without SIG, or a number. Empty is
+	// JobSpec.stop_signal.
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
 	// How long to wait before killing; unset is 10 s, 0 kills at once. At most
 	// 100 years.
@@ -3456,7 +3468,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x05\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x05\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3477,7 +3489,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x12\x12\n" +
 	"\x04name\x18\x14 \x01(\tR\x04name\x124\n" +
 	"\x06labels\x18\x15 \x03(\v2\x1c.tele.v1.JobSpec.LabelsEntryR\x06labels\x12\x1a\n" +
-	"\bhostname\x18\x16 \x01(\tR\bhostname\x1a6\n" +
+	"\bhostname\x18\x16 \x01(\tR\bhostname\x12\x1f\n" +
+	"\vstop_signal\x18\x17 \x01(\tR\n" +
+	"stopSignal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
