@@ -32,6 +32,7 @@ type Spec struct {
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
+	Merge      bool              `help:"Make standard error the command's standard output: all in the exact order in which it was written."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
@@ -51,7 +52,7 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	}
 	spec := &telev1.JobSpec{Command: command, Env: env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
-		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal,
+		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal, Merge: s.Merge,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)

@@ -155,6 +155,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
 		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
 		Stdin:       r.spec.Stdin,
+		Merge:       r.spec.Merge,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
 	}
 	spec.Mounts = r.where.mounts

@@ -540,7 +540,10 @@ type JobSpec struct {
 	// The signal that asks it to end: that of a Stop which names none, of its
 	// timeout, of a limit, and of a server that ends with its jobs. A name as in
 	// signal(7), with or without SIG, or a number. Empty is TERM.
-	StopSignal    string `protobuf:"bytes,23,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	StopSignal string `protobuf:"bytes,23,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	// Standard error is standard output: all comes in the exact order in which it
+	// was written, and as standard output.
+	Merge         bool `protobuf:"varint,24,opt,name=merge,proto3" json:"merge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -706,6 +709,13 @@ func (x *JobSpec) GetStopSignal() string {
 		return x.StopSignal
 	}
 	return ""
+}
+
+func (x *JobSpec) GetMerge() bool {
+	if x != nil {
+		return x.Merge
+	}
+	return false
 }
 
 // Mount is a file or directory of the server's machine that a job sees. Both
@@ -3468,7 +3478,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x05\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x05\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3491,7 +3501,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06labels\x18\x15 \x03(\v2\x1c.tele.v1.JobSpec.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bhostname\x18\x16 \x01(\tR\bhostname\x12\x1f\n" +
 	"\vstop_signal\x18\x17 \x01(\tR\n" +
-	"stopSignal\x1a6\n" +
+	"stopSignal\x12\x14\n" +
+	"\x05merge\x18\x18 \x01(\bR\x05merge\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
