@@ -197,7 +197,7 @@ func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error)
 
 // checkText says of which string protobuf would only say that there is one it does not take.
 func checkText(spec *telev1.JobSpec) error {
-	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname(), spec.GetStopSignal()}, spec.GetCommand()...)
+	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname(), spec.GetStopSignal(), spec.GetWarnSignal()}, spec.GetCommand()...)
 	for _, pairs := range []map[string]string{spec.GetEnv(), spec.GetLabels()} {
 		for name, value := range pairs {
 			texts = append(texts, name, value)

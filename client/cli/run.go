@@ -26,6 +26,7 @@ type Spec struct {
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	EnvFile    []string          `name:"env-file" help:"Set those of a file, a line each: NAME=VALUE, or NAME for its value here; may be repeated, --env comes after." placeholder:"FILE" sep:"none" type:"path"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
+	Warn       string            `help:"Send the command a signal so long before the timeout, like USR1@2m." placeholder:"SIGNAL@TIME"`
 	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
 	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
@@ -56,6 +57,14 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
+	}
+	if s.Warn != "" {
+		signal, text, _ := strings.Cut(s.Warn, "@")
+		before, err := time.ParseDuration(text)
+		if err != nil || signal == "" {
+			return nil, fmt.Errorf("--warn %s: write it like USR1@2m", s.Warn)
+		}
+		spec.WarnSignal, spec.WarnBefore = signal, durationpb.New(before)
 	}
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST

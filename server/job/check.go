@@ -56,10 +56,10 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkNames(spec); err != nil {
 		return err
 	}
-	if err := checkSignals(spec); err != nil {
+	if err := checkTimeout("spec.timeout", spec.Timeout); err != nil {
 		return err
 	}
-	return checkTimeout("spec.timeout", spec.Timeout)
+	return checkSignals(spec)
 }
 
 func checkTimeout(field string, d *durationpb.Duration) error {

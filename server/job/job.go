@@ -55,6 +55,7 @@ type Job struct {
 	log     *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers  []*time.Timer
 	timeout *time.Timer // nil without one
+	warning *time.Timer // before it; the same
 	refused refusals
 	input   *input   // while it runs, where it has one
 	upper   *os.File // what it changes in its root, while it runs
@@ -213,6 +214,10 @@ var ErrEnded = errors.New("the job has ended")
 func (j *Job) Signal(signal syscall.Signal, target telev1.SignalTarget, by string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.signalLocked(signal, target, by)
+}
+
+func (j *Job) signalLocked(signal syscall.Signal, target telev1.SignalTarget, by string) error {
 	err := j.amendLocked(func(r *recordv1.Record) bool {
 		changed := r.Signal != int32(signal) || r.SignalBy != by
 		r.Signal, r.SignalBy = int32(signal), by
@@ -262,8 +267,14 @@ func (j *Job) stopTimersLocked() {
 	for _, timer := range j.timers {
 		timer.Stop()
 	}
-	if j.timeout != nil {
-		j.timeout.Stop()
+	j.stopTimeoutLocked()
+}
+
+func (j *Job) stopTimeoutLocked() {
+	for _, timer := range []*time.Timer{j.timeout, j.warning} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 }
 

@@ -36,9 +36,10 @@ func stopSignal(spec *telev1.JobSpec) syscall.Signal {
 }
 
 func checkSignals(spec *telev1.JobSpec) error {
-	if spec.StopSignal == "" {
-		return nil
+	if spec.StopSignal != "" {
+		if _, err := ParseSignal("spec.stop_signal", spec.StopSignal); err != nil {
+			return err
+		}
 	}
-	_, err := ParseSignal("spec.stop_signal", spec.StopSignal)
-	return err
+	return checkWarning(spec)
 }

@@ -57,7 +57,7 @@ func (j *Job) makeThin() {
 	if j.record != nil {
 		j.thin, j.record = newThin(j.record.Job), nil
 		j.init, j.group, j.log, j.input, j.refused = nil, nil, nil, nil, refusals{}
-		j.timers, j.timeout = nil, nil
+		j.timers, j.timeout, j.warning = nil, nil, nil
 	}
 }
 

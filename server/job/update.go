@@ -74,7 +74,7 @@ func (j *Job) keepUpdate(changed []limits.Status, timeout *durationpb.Duration) 
 			}
 		}
 		if timeout != nil {
-			r.Job.Timeout = timeout
+			r.Job.Timeout, r.Warned = timeout, false
 		}
 		return timeout != nil || len(changed) > 0
 	})
@@ -128,11 +128,10 @@ func timeoutOf(job *telev1.Job) time.Duration {
 
 // timeOutLocked arms the job's timeout, or what is left of it, in place of one that was armed before.
 func (j *Job) timeOutLocked() {
-	if j.timeout != nil {
-		j.timeout.Stop()
-	}
+	j.stopTimeoutLocked()
 	if left, limited := j.timeLeftLocked(); limited {
 		j.timeout = time.AfterFunc(left, j.timeOut)
+		j.warnLocked(left)
 	}
 }
 

@@ -543,7 +543,13 @@ type JobSpec struct {
 	StopSignal string `protobuf:"bytes,23,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
 	// Standard error is standard output: all comes in the exact order in which it
 	// was written, and as standard output.
-	Merge         bool `protobuf:"varint,24,opt,name=merge,proto3" json:"merge,omitempty"`
+	Merge bool `protobuf:"varint,24,opt,name=merge,proto3" json:"merge,omitempty"`
+	// A signal that comes so long before the timeout stops the job, to the command
+	// and its process group, as those of Signal do. When Update changes the timeout
+	// it comes, also once more, before the new one. Both or neither; it takes a
+	// timeout that is longer.
+	WarnSignal    string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
+	WarnBefore    *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +722,20 @@ func (x *JobSpec) GetMerge() bool {
 		return x.Merge
 	}
 	return false
+}
+
+func (x *JobSpec) GetWarnSignal() string {
+	if x != nil {
+		return x.WarnSignal
+	}
+	return ""
+}
+
+func (x *JobSpec) GetWarnBefore() *durationpb.Duration {
+	if x != nil {
+		return x.WarnBefore
+	}
+	return nil
 }
 
 // Mount is a file or directory of the server's machine that a job sees. Both
@@ -3478,7 +3498,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x05\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x06\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3502,7 +3522,11 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\bhostname\x18\x16 \x01(\tR\bhostname\x12\x1f\n" +
 	"\vstop_signal\x18\x17 \x01(\tR\n" +
 	"stopSignal\x12\x14\n" +
-	"\x05merge\x18\x18 \x01(\bR\x05merge\x1a6\n" +
+	"\x05merge\x18\x18 \x01(\bR\x05merge\x12\x1f\n" +
+	"\vwarn_signal\x18\x19 \x01(\tR\n" +
+	"warnSignal\x12:\n" +
+	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"warnBefore\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -3857,81 +3881,82 @@ var file_tele_v1_tele_proto_depIdxs = []int32{
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	8,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	49, // 5: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	7,  // 6: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 7: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 8: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	51, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	51, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	51, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	10, // 12: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	13, // 13: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	12, // 14: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	50, // 15: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	7,  // 16: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	11, // 17: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	11, // 18: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	18, // 19: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 20: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	50, // 21: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	11, // 22: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	50, // 23: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	11, // 24: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 25: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	11, // 26: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	11, // 27: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	11, // 28: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	9,  // 29: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	50, // 30: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 31: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 32: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 33: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	4,  // 34: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	51, // 35: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 36: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 37: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	11, // 38: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	50, // 39: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	43, // 40: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 41: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	46, // 42: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	51, // 43: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	47, // 44: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	50, // 45: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	14, // 46: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	16, // 47: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	19, // 48: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	21, // 49: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	23, // 50: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	25, // 51: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	27, // 52: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	29, // 53: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	31, // 54: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	33, // 55: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	35, // 56: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	37, // 57: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	39, // 58: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	41, // 59: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	44, // 60: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	15, // 61: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	17, // 62: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	20, // 63: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	22, // 64: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	24, // 65: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	26, // 66: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	28, // 67: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	30, // 68: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	32, // 69: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	34, // 70: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	36, // 71: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	38, // 72: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	40, // 73: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	42, // 74: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	45, // 75: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	61, // [61:76] is the sub-list for method output_type
-	46, // [46:61] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	50, // 6: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	7,  // 7: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 8: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 9: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	51, // 10: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	51, // 11: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	51, // 12: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	10, // 13: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	13, // 14: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	12, // 15: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	50, // 16: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	7,  // 17: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	11, // 18: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	11, // 19: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	18, // 20: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 21: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	50, // 22: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	11, // 23: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	50, // 24: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	11, // 25: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 26: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	11, // 27: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	11, // 28: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	11, // 29: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	9,  // 30: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	50, // 31: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	11, // 32: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 33: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 34: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	4,  // 35: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	51, // 36: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 37: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 38: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	11, // 39: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	50, // 40: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	43, // 41: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 42: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	46, // 43: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	51, // 44: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	47, // 45: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	50, // 46: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	14, // 47: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	16, // 48: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	19, // 49: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	21, // 50: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	23, // 51: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	25, // 52: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	27, // 53: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	29, // 54: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	31, // 55: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	33, // 56: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	35, // 57: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	37, // 58: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	39, // 59: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	41, // 60: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	44, // 61: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	15, // 62: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	17, // 63: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	20, // 64: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	22, // 65: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	24, // 66: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	26, // 67: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	28, // 68: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	30, // 69: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	32, // 70: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	34, // 71: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	36, // 72: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	38, // 73: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	40, // 74: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	42, // 75: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	45, // 76: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	62, // [62:77] is the sub-list for method output_type
+	47, // [47:62] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }

@@ -53,9 +53,11 @@ type Record struct {
 	SignalBy string `protobuf:"bytes,11,opt,name=signal_by,json=signalBy,proto3" json:"signal_by,omitempty"`
 	// What of WriteInput cannot be told from the files: the first writer, that
 	// there were others, and that the input was ended.
-	InputWriter   string `protobuf:"bytes,12,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
-	InputShared   bool   `protobuf:"varint,13,opt,name=input_shared,json=inputShared,proto3" json:"input_shared,omitempty"`
-	InputEnded    bool   `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
+	InputWriter string `protobuf:"bytes,12,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
+	InputShared bool   `protobuf:"varint,13,opt,name=input_shared,json=inputShared,proto3" json:"input_shared,omitempty"`
+	InputEnded  bool   `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
+	// JobSpec.warn_signal was sent, for the timeout as it is.
+	Warned        bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +190,13 @@ func (x *Record) GetInputEnded() bool {
 	return false
 }
 
+func (x *Record) GetWarned() bool {
+	if x != nil {
+		return x.Warned
+	}
+	return false
+}
+
 // Stop is why and how a running job is being ended. The next server goes on with it.
 type Stop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,7 +264,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xb9\x03\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xd1\x03\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -272,7 +281,8 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\finput_writer\x18\f \x01(\tR\vinputWriter\x12!\n" +
 	"\finput_shared\x18\r \x01(\bR\vinputShared\x12\x1f\n" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
-	"inputEnded\"~\n" +
+	"inputEnded\x12\x16\n" +
+	"\x06warned\x18\x14 \x01(\bR\x06warned\"~\n" +
 	"\x04Stop\x12'\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x123\n" +
