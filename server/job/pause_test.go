@@ -111,9 +111,7 @@ func TestPause(t *testing.T) {
 func TestStopOfPaused(t *testing.T) {
 	table := open(t)
 	j := begin(t, table, sh(spinner))
-	limited := sh(spinner)
-	limited.Timeout = durationpb.New(500 * time.Millisecond)
-	timed := begin(t, table, limited)
+	timed := begin(t, table, sh(spinner))
 	for _, j := range []*Job{j, timed} {
 		firstOutput(t, j)
 		if err := j.Pause(t.Context()); err != nil {
@@ -125,6 +123,9 @@ func TestStopOfPaused(t *testing.T) {
 	}
 	if job := wait(t, j); job.GetExitCode() != 5 || job.Reason != telev1.Reason_REASON_STOPPED || job.Paused {
 		t.Errorf("stopped: %v", job)
+	}
+	if err := timed.Update(nil, durationpb.New(time.Millisecond)); err != nil {
+		t.Fatal(err)
 	}
 	if job := wait(t, timed); job.GetExitCode() != 5 || job.Reason != telev1.Reason_REASON_TIMED_OUT {
 		t.Errorf("timed out: %v", job)

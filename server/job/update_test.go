@@ -86,7 +86,7 @@ func TestUpdateLimits(t *testing.T) {
 
 func TestUpdateTimeout(t *testing.T) {
 	table := open(t)
-	short := sh("trap 'echo term' TERM; echo ready; while :; do sleep 1000; done")
+	short := sh("exec 2>/dev/null; trap 'echo term' TERM; echo ready; while :; do sleep 1000; done")
 	short.Timeout = durationpb.New(time.Hour)
 	j := begin(t, table, short)
 	firstOutput(t, j)
