@@ -14,7 +14,8 @@ func (c *Client) Pause(ctx context.Context, id string) (*telev1.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := unary(ctx, c.link, "the job may be paused; see: tele status "+id, c.jobs.Pause, &telev1.PauseRequest{JobId: id})
+	r, err := unary(ctx, c.link, "the job may be paused; see: tele status "+id, c.jobs.Pause,
+		&telev1.PauseRequest{JobId: id})
 	return r.GetJob(), err
 }
 
@@ -31,7 +32,8 @@ func (c *Client) Resume(ctx context.Context, id string) (*telev1.Job, error) {
 
 // Update changes limits and the timeout of a running job: those fields of limits that are not empty, and
 // timeout, counted from the job's start, when it is not nil; 0 is none. When it fails nothing has changed.
-func (c *Client) Update(ctx context.Context, id string, limits *telev1.Limits, timeout *time.Duration) (*telev1.Job, error) {
+func (c *Client) Update(ctx context.Context, id string, limits *telev1.Limits,
+	timeout *time.Duration) (*telev1.Job, error) {
 	id, err := c.fullID(ctx, id)
 	if err != nil {
 		return nil, err

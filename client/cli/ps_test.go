@@ -39,7 +39,8 @@ func TestFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := printFormat(&bytes.Buffer{}, jobs, format); err == nil || !strings.Contains(err.Error(), "see tele ps -o json") {
+	err = printFormat(&bytes.Buffer{}, jobs, format)
+	if err == nil || !strings.Contains(err.Error(), "see tele ps -o json") {
 		t.Errorf("a name that is not there: %v", err)
 	}
 }
@@ -56,8 +57,8 @@ func TestSortJobs(t *testing.T) {
 		job("2", "b", "w", "y", telev1.JobStatus_JOB_STATUS_SUCCESS, at(9)),
 		job("1", "a", "", "x", telev1.JobStatus_JOB_STATUS_RUNNING, nil),
 	}
-	for by, want := range map[string]string{"newest": "4321", "oldest": "1234", "ended": "4123", "name": "4123", "user": "3142",
-		"status": "4123", "command": "1423"} {
+	for by, want := range map[string]string{"newest": "4321", "oldest": "1234", "ended": "4123", "name": "4123",
+		"user": "3142", "status": "4123", "command": "1423"} {
 		jobs := append([]*telev1.Job{}, newestFirst...)
 		sortJobs(jobs, by)
 		got := ""

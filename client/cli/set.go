@@ -100,7 +100,8 @@ func (c *change) parseTimeout(value string) error {
 	text, more := strings.CutPrefix(value, "+")
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("timeout=%s: write a time from the job's start like 90s or 2h, one that comes on top like +30m, or none", value)
+		return fmt.Errorf("timeout=%s: write a time from the job's start like 90s or 2h, one that comes on top like +30m, "+
+			"or none", value)
 	}
 	*c.timeout, c.more = d, more
 	return nil

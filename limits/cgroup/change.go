@@ -14,7 +14,8 @@ import (
 type ChangeError struct{ Status limits.Status }
 
 func (e *ChangeError) Error() string {
-	return fmt.Sprintf("%s %s cannot be set: %s (all limits are as before)", e.Status.Name, e.Status.Asked, e.Status.WhyNot)
+	s := e.Status
+	return fmt.Sprintf("%s %s cannot be set: %s (all limits are as before)", s.Name, s.Asked, s.WhyNot)
 }
 
 // Change makes the limits of a group with processes in it, which are before, those of r, and returns what

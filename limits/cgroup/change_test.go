@@ -16,7 +16,8 @@ func contents(g *Group) string {
 	var text strings.Builder
 	for _, path := range g.Paths() {
 		for _, file := range []string{"cpu.max", "cpu.cfs_quota_us", "memory.max", "memory.high", "memory.swap.max",
-			"memory.limit_in_bytes", memsw, "pids.max", "io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"} {
+			"memory.limit_in_bytes", memsw, "pids.max", "io.max", "blkio.throttle.read_bps_device",
+			"blkio.throttle.write_bps_device"} {
 			if content, err := os.ReadFile(filepath.Join(path, file)); err == nil { // each is in one tree
 				text.WriteString(file + " " + string(content))
 			}
@@ -32,7 +33,8 @@ func TestChange(t *testing.T) {
 	before := limits.Default()
 	before.Memory = 300 << 20
 	g := create(t, m, map[limits.Name]int64{limits.Memory: before.Memory})
-	cmd := commandIn(g, "python3", "-c", "import sys\nx = bytearray(100 << 20)\nprint('ready', flush=True)\nsys.stdin.read()")
+	cmd := commandIn(g, "python3", "-c",
+		"import sys\nx = bytearray(100 << 20)\nprint('ready', flush=True)\nsys.stdin.read()")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

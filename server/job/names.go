@@ -27,20 +27,22 @@ func (e *NameError) Error() string {
 // checkNames looks at what a request calls its job.
 func checkNames(spec *telev1.JobSpec) error {
 	if name := spec.Name; name != "" && (len(name) > maxJobName || !letter(name[0]) || !made(name, "._-")) {
-		return bad("spec.name", "%s is no name of a job: it begins with a letter, and has at most %d letters, digits, points, "+
-			"underscores and hyphens", Quote(name), maxJobName)
+		return bad("spec.name", "%s is no name of a job: it begins with a letter, and has at most %d letters, digits, "+
+			"points, underscores and hyphens", Quote(name), maxJobName)
 	}
 	if len(spec.Labels) > maxLabels {
 		return bad("spec.labels", "%d are too many, the most is %d", len(spec.Labels), maxLabels)
 	}
 	for key, value := range spec.Labels {
 		if !isLabel(key, "._-/") || value != "" && !isLabel(value, "._-") {
-			return bad("spec.labels", "%s=%s is no label: key and value have at most %d letters, digits, points, underscores and "+
-				"hyphens, the key also slashes, and begin and end with a letter or digit", Quote(key), Quote(value), maxLabel)
+			return bad("spec.labels", "%s=%s is no label: key and value have at most %d letters, digits, points, "+
+				"underscores and hyphens, the key also slashes, and begin and end with a letter or digit",
+				Quote(key), Quote(value), maxLabel)
 		}
 	}
 	if name := spec.Hostname; name != "" && (len(name) > maxHostname || !isHostname(name)) {
-		return bad("spec.hostname", "%s is no host name of at most %d letters, digits, hyphens and points", Quote(name), maxHostname)
+		return bad("spec.hostname", "%s is no host name of at most %d letters, digits, hyphens and points",
+			Quote(name), maxHostname)
 	}
 	return nil
 }
@@ -60,7 +62,8 @@ func made(text, others string) bool {
 }
 
 func isLabel(text, others string) bool {
-	return text != "" && len(text) <= maxLabel && made(text, others) && letterOrDigit(text[0]) && letterOrDigit(text[len(text)-1])
+	return text != "" && len(text) <= maxLabel && made(text, others) &&
+		letterOrDigit(text[0]) && letterOrDigit(text[len(text)-1])
 }
 
 // isHostname: hostname(7), labels that neither begin nor end with a hyphen.

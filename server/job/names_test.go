@@ -16,7 +16,9 @@ import (
 
 func TestCheckNames(t *testing.T) {
 	name := func(text string) *telev1.JobSpec { return &telev1.JobSpec{Name: text} }
-	label := func(key, value string) *telev1.JobSpec { return &telev1.JobSpec{Labels: map[string]string{key: value}} }
+	label := func(key, value string) *telev1.JobSpec {
+		return &telev1.JobSpec{Labels: map[string]string{key: value}}
+	}
 	host := func(text string) *telev1.JobSpec { return &telev1.JobSpec{Hostname: text} }
 	for _, spec := range []*telev1.JobSpec{name("a"), name("A1._-"), label("a", ""), label("example.com/team", "red-1.0_x"),
 		label("1", "2"), host("a"), host("1.example-x.org")} {
@@ -24,9 +26,9 @@ func TestCheckNames(t *testing.T) {
 			t.Errorf("%v: %v", spec, err)
 		}
 	}
-	for _, spec := range []*telev1.JobSpec{name("1a"), name("-a"), name("a b"), name("a/b"), name("é"), name("a\n"), label("", "a"),
-		label("a", "b/c"), label("-a", "b"), label("a.", "b"), label("a", "b-"), label("a=b", "c"), label("a", "\x1b[1m"), host("-a"),
-		host("a-"), host("a..b"), host("."), host("a_b"), host("a b")} {
+	for _, spec := range []*telev1.JobSpec{name("1a"), name("-a"), name("a b"), name("a/b"), name("é"), name("a\n"),
+		label("", "a"), label("a", "b/c"), label("-a", "b"), label("a.", "b"), label("a", "b-"), label("a=b", "c"),
+		label("a", "\x1b[1m"), host("-a"), host("a-"), host("a..b"), host("."), host("a_b"), host("a b")} {
 		var request *BadRequest
 		if err := checkNames(spec); !errors.As(err, &request) {
 			t.Errorf("%v: %v", spec, err)
@@ -101,8 +103,8 @@ func TestNames(t *testing.T) {
 func TestIDsComeFirst(t *testing.T) {
 	table := &Table{jobs: map[string]*Job{}, index: newIndex(), keys: map[key]*Job{}}
 	enter := func(id, name string, created int64) *Job {
-		j := newJob(table, "", &recordv1.Record{Job: &telev1.Job{Id: id, User: "me", CreatedAt: timestamppb.New(time.Unix(0, created)),
-			Spec: &telev1.JobSpec{Name: name}}})
+		j := newJob(table, "", &recordv1.Record{Job: &telev1.Job{Id: id, User: "me",
+			CreatedAt: timestamppb.New(time.Unix(0, created)), Spec: &telev1.JobSpec{Name: name}}})
 		table.enterLocked(j)
 		return j
 	}
@@ -112,7 +114,8 @@ func TestIDsComeFirst(t *testing.T) {
 	enter("zyzzzzzzzzzy", "a", 5)
 	late := enter("yyyyyyyyyyyy", "zz", 9)
 	enter("yxyyyyyyyyyy", "zz", 8) // it crossed with the one before
-	for text, want := range map[string]*Job{"abcdefgh2345": victim, "abcdef": victim, "a": victim, "ab": victim, "zz": late} {
+	for text, want := range map[string]*Job{"abcdefgh2345": victim, "abcdef": victim, "a": victim, "ab": victim,
+		"zz": late} {
 		if got, err := table.Get(text, all); err != nil || got != want {
 			t.Errorf("%s is %v, %v", text, got, err)
 		}
@@ -123,8 +126,8 @@ func TestIDsComeFirst(t *testing.T) {
 			t.Errorf("%q is %v, %v", text, got, err)
 		}
 	}
-	for _, j := range []string{"abcdefgh2345", "zzzzzzzzzzzz", "zzzzzzzzzzzy", "zyzzzzzzzzzy", "yyyyyyyyyyyy", "yxyyyyyyyyyy"} {
-		table.forget(table.jobs[j])
+	for _, j := range table.jobs {
+		table.forget(j)
 	}
 	if len(table.index.starts)+len(table.index.names) != 0 {
 		t.Errorf("left: %v", table.index)

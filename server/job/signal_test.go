@@ -25,7 +25,8 @@ func TestParseSignal(t *testing.T) {
 		}
 	}
 	var request *BadRequest
-	if err := checkSignals(&telev1.JobSpec{StopSignal: "NOPE"}); !errors.As(err, &request) || request.Field != "spec.stop_signal" {
+	err := checkSignals(&telev1.JobSpec{StopSignal: "NOPE"})
+	if !errors.As(err, &request) || request.Field != "spec.stop_signal" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -129,7 +129,8 @@ func TestUpdateTimeout(t *testing.T) {
 	if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if job := wait(t, j); job.Reason != telev1.Reason_REASON_TIMED_OUT || job.Message != "ran longer than its timeout of 1ms" {
+	job := wait(t, j)
+	if job.Reason != telev1.Reason_REASON_TIMED_OUT || job.Message != "ran longer than its timeout of 1ms" {
 		t.Errorf("got %v", job)
 	}
 }

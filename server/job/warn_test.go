@@ -19,8 +19,8 @@ func TestCheckWarning(t *testing.T) {
 		t.Error(err)
 	}
 	for _, s := range []*telev1.JobSpec{spec("NOPE", time.Minute, time.Hour), spec("", time.Minute, time.Hour),
-		spec("USR1", 0, time.Hour), spec("USR1", -1, time.Hour), spec("USR1", time.Minute, 0), spec("USR1", time.Hour, time.Hour),
-		{WarnSignal: "USR1"}, {WarnSignal: "USR1", Timeout: durationpb.New(time.Hour)}} {
+		spec("USR1", 0, time.Hour), spec("USR1", -1, time.Hour), spec("USR1", time.Minute, 0),
+		spec("USR1", time.Hour, time.Hour), {WarnSignal: "USR1"}, {WarnSignal: "USR1", Timeout: durationpb.New(time.Hour)}} {
 		var request *BadRequest
 		if err := checkWarning(s); !errors.As(err, &request) {
 			t.Errorf("%v: %v", s, err)
@@ -84,7 +84,8 @@ func TestWarnGoesOn(t *testing.T) {
 	}
 	table = reopen(t, table)
 	job := wait(t, find(t, table, j.id))
-	if job.Signal != int32(unix.SIGUSR1) || job.Message != "ended by signal 10 (SIGUSR1), which the warning before its timeout sent" {
+	const message = "ended by signal 10 (SIGUSR1), which the warning before its timeout sent"
+	if job.Signal != int32(unix.SIGUSR1) || job.Message != message {
 		t.Errorf("got %v", job)
 	}
 }
