@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -158,4 +160,25 @@ func BenchmarkGet(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Whatever a request calls its job, what is found wrong with it can be shown, and what is not is safe to show.
+func FuzzNames(f *testing.F) {
+	f.Add("web.1", "team", "red", "web.example", "USR1", "INT", int64(60))
+	f.Add("\x1b[1m", "a=b", "\xff", "-a", "0", "65", int64(-1))
+	f.Fuzz(func(t *testing.T, name, key, value, hostname, stop, warn string, before int64) {
+		spec := &telev1.JobSpec{Name: name, Labels: map[string]string{key: value}, Hostname: hostname, StopSignal: stop,
+			WarnSignal: warn, WarnBefore: &durationpb.Duration{Seconds: before}, Timeout: &durationpb.Duration{Seconds: 1000}}
+		err := checkNames(spec)
+		unsafe := func(r rune) bool { return r <= ' ' || r > '~' || r == '=' }
+		if err == nil && strings.ContainsFunc(name+key+value+hostname, unsafe) {
+			t.Errorf("found good: %q", spec)
+		}
+		for _, err := range []error{err, checkSignals(spec)} {
+			request := new(BadRequest)
+			if err != nil && (!errors.As(err, &request) || len(err.Error()) > 1000 || !utf8.ValidString(err.Error())) {
+				t.Errorf("%.200q", err)
+			}
+		}
+	})
 }
