@@ -200,9 +200,11 @@ func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error)
 
 // checkText says of which string protobuf would only say that there is one it does not take.
 func checkText(spec *telev1.JobSpec) error {
-	texts := append([]string{spec.GetCwd()}, spec.GetCommand()...)
-	for name, value := range spec.GetEnv() {
-		texts = append(texts, name, value)
+	texts := append([]string{spec.GetCwd(), spec.GetName(), spec.GetHostname(), spec.GetStopSignal(), spec.GetWarnSignal()}, spec.GetCommand()...)
+	for _, pairs := range []map[string]string{spec.GetEnv(), spec.GetLabels()} {
+		for name, value := range pairs {
+			texts = append(texts, name, value)
+		}
 	}
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
@@ -218,16 +220,16 @@ func (c *Client) Explain(ctx context.Context, id string) (*telev1.Job, *telev1.C
 	return r.GetJob(), r.GetCause(), err
 }
 
-// Get returns a job as it is now. Here and below, id may be any unique prefix.
+// Get returns a job as it is now. Here and below, id may be any unique prefix, or the job's name.
 func (c *Client) Get(ctx context.Context, id string) (*telev1.Job, error) {
 	r, err := unary(ctx, c.link, "try again", c.jobs.Get, &telev1.GetRequest{JobId: id})
 	return r.GetJob(), err
 }
 
-// fullID makes an id of a prefix. A call that may have to be made again is made with the full id: by
-// then the prefix could fit another job, or several.
+// fullID makes an id of a prefix or a name. A call that may have to be made again is made with the full id:
+// by then the others could fit another job, or several.
 func (c *Client) fullID(ctx context.Context, id string) (string, error) {
-	if len(id) == 12 {
+	if len(id) == 12 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == "" {
 		return id, nil
 	}
 	job, err := c.Get(ctx, id)
@@ -237,14 +239,20 @@ func (c *Client) fullID(ctx context.Context, id string) (string, error) {
 // ListOptions say which jobs List returns, and how much of them. The zero value is all of all.
 type ListOptions struct {
 	Statuses []telev1.JobStatus // only jobs with one of these
-	Brief    bool               // without limits, usage, and of the spec all but the command
+	Labels   []string           // only jobs with all of these, KEY=VALUE, or KEY for any value
+	Name     string             // only jobs of this name
+	User     string             // only jobs of this identity
+	Since    time.Duration      // only jobs that were made at most so long ago; 0 is any
+	Command  string             // only jobs whose command, the words joined by blanks, has this in it
+	Brief    bool               // without limits, usage, and of the spec all but command, name and labels
 	Limit    int                // at most so many, the newest; 0 is no limit
 }
 
 // List returns the visible jobs, newest first.
 func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error) {
 	var all []*telev1.Job
-	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief}
+	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief,
+		Labels: o.Labels, Name: o.Name, User: o.User, Since: durationpb.New(o.Since), Command: o.Command}
 	for {
 		if left := o.Limit - len(all); o.Limit > 0 && left < 1000 {
 			request.PageSize = int32(left)
@@ -262,7 +270,7 @@ func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error)
 }
 
 // Stop signals all processes of a job, kills them after the grace time, and returns when they are
-// gone. An empty signal is TERM. When it has to ask again, the job gets the signal again.
+// gone. An empty signal is the job's own, JobSpec.stop_signal. When it has to ask again, the job gets the signal again.
 func (c *Client) Stop(ctx context.Context, id, signal string, grace time.Duration) (*telev1.Job, error) {
 	id, err := c.fullID(ctx, id)
 	if err != nil {

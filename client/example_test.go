@@ -215,3 +215,28 @@ func ExampleClient_Stop() {
 		fmt.Println(job.Id, job.Reason, job.GetExitCode())
 	}
 }
+
+// A job that is needed rests while something more urgent runs, and gets the time for it back.
+func ExampleClient_Pause() {
+	ctx := context.Background()
+	c, err := client.Dial(client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Pause(ctx, "nightly"); err != nil { // by its name
+		log.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := c.Run(ctx, &telev1.JobSpec{Command: []string{"make", "release"}}); err != nil {
+		log.Fatal(err)
+	}
+	job, err := c.Resume(ctx, "nightly")
+	if err != nil {
+		log.Fatal(err)
+	}
+	timeout := job.Spec.GetTimeout().AsDuration() + time.Since(began)
+	if _, err := c.Update(ctx, job.Id, nil, &timeout); err != nil {
+		log.Fatal(err)
+	}
+}

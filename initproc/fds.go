@@ -28,6 +28,7 @@ import "golang.org/x/sys/unix"
 //	63  the filter's listener         kept, unused   init's end; there with Spec.SeccompListener alone
 const (
 	fdStdout        = 1
+	fdStderr        = 2
 	fdControl       = 3
 	fdServerControl = 4
 	fdStdoutRead    = 5

@@ -60,6 +60,7 @@ func rest(b *builder, s Spec, h host) {
 	changeDir(b, s)
 	closeOnExec(b)
 	readInput(b, s, input)
+	mergeOutput(b, s)
 	takeTerminal(b, s, terminal)
 	execute(b, s)
 	endCommand(b, fork)

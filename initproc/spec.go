@@ -45,6 +45,8 @@ type Spec struct {
 	Stdin bool
 	// Terminal gives the command a terminal of that size as its standard input, output and error.
 	Terminal *Size
+	// Merge gives the command the pipe of its standard output for its standard error as well.
+	Merge bool
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
 	SeccompListener bool
 }

@@ -306,7 +306,7 @@ func TestStartErrors(t *testing.T) {
 func TestEveryStepFails(t *testing.T) {
 	needRoot(t)
 	base := spec(t, "sleep", "1000")
-	base.Seccomp, base.SeccompListener, base.Stdin = seccomp.LogFilter(), true, true
+	base.Seccomp, base.SeccompListener, base.Stdin, base.Merge = seccomp.LogFilter(), true, true, true
 	memory := base
 	memory.Work, memory.Project, memory.Terminal = "", true, &Size{24, 80}
 	overlay := memory

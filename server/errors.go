@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/job"
 	"github.com/telerun/tele/server/output"
@@ -22,6 +23,8 @@ func toStatus(err error) error {
 	var request *job.BadRequest
 	var step *initproc.StepError
 	var limit *job.LimitError
+	var change *cgroup.ChangeError
+	var name *job.NameError
 	switch {
 	case err == nil:
 		return nil
@@ -33,10 +36,18 @@ func toStatus(err error) error {
 			info("SANDBOX_FAILED"))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.As(err, &name):
+		return status.Error(codes.AlreadyExists, err.Error())
+	case errors.As(err, &change):
+		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
+	case errors.Is(err, job.ErrStopping):
+		return detailed(codes.FailedPrecondition, err.Error(), info("STOPPING"))
 	case errors.Is(err, job.ErrNotEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))
+	case errors.Is(err, cgroup.ErrNoFreezer), errors.Is(err, cgroup.ErrNotFrozen):
+		return detailed(codes.FailedPrecondition, err.Error(), info("CANNOT_PAUSE"))
 	case errors.Is(err, job.ErrNoInput):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NO_INPUT"))
 	case errors.Is(err, job.ErrNoTerminal):

@@ -200,7 +200,7 @@ func (e *execution) do(m *telev1.ExecRequest) error {
 		_ = e.Resize(size) // it may have ended
 	}
 	if m.Signal != "" {
-		signal, err := parseSignal(m.Signal)
+		signal, err := job.ParseSignal("signal", m.Signal)
 		if err != nil {
 			return err
 		}

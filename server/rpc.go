@@ -3,9 +3,6 @@ package server
 import (
 	"context"
 	"io"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/telerun/tele/initproc"
@@ -14,7 +11,6 @@ import (
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/job"
 	"github.com/telerun/tele/server/output"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
@@ -104,11 +100,12 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	if size < 0 || size > 1000 {
 		return nil, toStatus(&job.BadRequest{Field: "page_size", Why: "must be from 0 to 1000"})
 	}
-	if len(r.Statuses) > len(telev1.JobStatus_name) {
-		return nil, toStatus(&job.BadRequest{Field: "statuses", Why: "are more than there are"})
+	filter := job.Filter{Statuses: r.Statuses, Labels: r.Labels, Name: r.Name, Owner: r.User,
+		Since: r.Since.AsDuration(), Command: r.Command}
+	if err := filter.Check(); err != nil {
+		return nil, toStatus(err)
 	}
-	list, next, err := s.table.List(caller(ctx).Sees,
-		job.Page{Statuses: r.Statuses, Brief: r.Brief, After: r.PageToken, Size: size})
+	list, next, err := s.table.List(caller(ctx).Sees, job.Page{Filter: filter, Brief: r.Brief, After: r.PageToken, Size: size})
 	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
 }
 
@@ -117,9 +114,11 @@ func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.Stop
 	if err != nil {
 		return nil, err
 	}
-	signal, err := parseSignal(r.Signal)
-	if err != nil {
-		return nil, toStatus(err)
+	signal := job.OwnSignal
+	if r.Signal != "" {
+		if signal, err = job.ParseSignal("signal", r.Signal); err != nil {
+			return nil, toStatus(err)
+		}
 	}
 	grace := 10 * time.Second
 	if r.Grace != nil {
@@ -135,33 +134,12 @@ func (s *service) Stop(ctx context.Context, r *telev1.StopRequest) (*telev1.Stop
 	return &telev1.StopResponse{Job: ended}, toStatus(err)
 }
 
-// parseSignal reads a name or a number; empty is TERM.
-func parseSignal(text string) (syscall.Signal, error) {
-	if text == "" {
-		return unix.SIGTERM, nil
-	}
-	if n, err := strconv.Atoi(text); err == nil && n > 0 && n < 65 {
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(text)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if signal := unix.SignalNum(name); signal != 0 {
-		return signal, nil
-	}
-	return 0, &job.BadRequest{Field: "signal", Why: job.Quote(text) + " is no signal; write it like TERM, SIGTERM or 15"}
-}
-
 func (s *service) Signal(ctx context.Context, r *telev1.SignalRequest) (*telev1.SignalResponse, error) {
 	j, err := s.controlled(ctx, r.JobId, "send it signals")
 	if err != nil {
 		return nil, err
 	}
-	if r.Signal == "" {
-		return nil, toStatus(&job.BadRequest{Field: "signal", Why: "is empty; write it like INT, SIGINT or 2"})
-	}
-	signal, err := parseSignal(r.Signal)
+	signal, err := job.ParseSignal("signal", r.Signal)
 	if err != nil {
 		return nil, toStatus(err)
 	}

@@ -17,7 +17,7 @@ import (
 type Diff struct {
 	Connection
 	Output string `short:"o" help:"text or json." enum:"text,json" default:"text"`
-	ID     string `arg:"" help:"The job, or a unique beginning of its id."`
+	ID     string `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 }
 
 // kinds are the letters of docker diff.

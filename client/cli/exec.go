@@ -31,7 +31,7 @@ func (e *Exec) Run(ctx context.Context, streams Streams) error {
 	start := &telev1.ExecStart{JobId: e.ID, Command: command, Env: e.Env, Cwd: e.Cwd}
 	if e.Terminal {
 		streams.Err = &messages{to: streams.Err}
-		start.Terminal, start.Env = sizeOf(os.Stdout, os.Stdin), terminalEnv(e.Env)
+		start.Terminal, start.Env = terminalSize(os.Stdout, os.Stdin), terminalEnv(e.Env)
 	}
 	c, err := e.dial(ctx, streams)
 	if err != nil {

@@ -13,7 +13,7 @@ type Kill struct {
 	Connection
 	Signal string   `short:"s" help:"The signal, like INT or 2." default:"TERM"`
 	Whom   string   `help:"Who gets it: group (the command and what it started in its process group, as from a terminal), command (it alone) or all." enum:"group,command,all" default:"group"`
-	IDs    []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs    []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 var signalTargets = map[string]telev1.SignalTarget{
@@ -37,9 +37,9 @@ func (k *Kill) Run(ctx context.Context, streams Streams) error {
 // Stop is `tele stop`.
 type Stop struct {
 	Connection
-	Signal string        `help:"The first signal, like TERM or 15." default:"TERM"`
+	Signal string        `help:"The first signal, like TERM or 15 (default: the one of --stop-signal, or TERM)." placeholder:"SIGNAL"`
 	Grace  time.Duration `help:"How long to wait before the kill." default:"10s"`
-	IDs    []string      `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs    []string      `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run stops the jobs.
@@ -60,7 +60,7 @@ func (s *Stop) Run(ctx context.Context, streams Streams) error {
 // Wait is `tele wait`.
 type Wait struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run waits for the jobs.
@@ -84,7 +84,7 @@ func (w *Wait) Run(ctx context.Context, streams Streams) error {
 // Rm is `tele rm`.
 type Rm struct {
 	Connection
-	IDs []string `arg:"" name:"id" help:"The jobs, or unique beginnings of their ids."`
+	IDs []string `arg:"" name:"id" help:"The jobs: ids, unique beginnings of ids, or names."`
 }
 
 // Run removes the jobs.

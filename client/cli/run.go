@@ -24,10 +24,17 @@ type Spec struct {
 	Changes    string            `name:"root-size" help:"What a job may change with --root overlay, like 2G (default: the memory limit)." placeholder:"SIZE" group:"Limits"`
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
+	EnvFile    []string          `name:"env-file" help:"Set those of a file, a line each: NAME=VALUE, or NAME for its value here; may be repeated, --env comes after." placeholder:"FILE" sep:"none" type:"path"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
+	Warn       string            `help:"Send the command a signal so long before the timeout, like USR1@2m." placeholder:"SIGNAL@TIME"`
+	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
+	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
+	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	Terminal   bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
+	Merge      bool              `help:"Make standard error the command's standard output: all in the exact order in which it was written."`
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
@@ -41,14 +48,27 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	spec := &telev1.JobSpec{Command: command, Env: s.Env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
+	env, err := s.environment()
+	if err != nil {
+		return nil, err
+	}
+	spec := &telev1.JobSpec{Command: command, Env: env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
+		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal, Merge: s.Merge,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Terminal {
 		s.addTerminal(spec)
 	}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
+	}
+	if s.Warn != "" {
+		signal, text, _ := strings.Cut(s.Warn, "@")
+		before, err := time.ParseDuration(text)
+		if err != nil || signal == "" {
+			return nil, fmt.Errorf("--warn %s: write it like USR1@2m", s.Warn)
+		}
+		spec.WarnSignal, spec.WarnBefore = signal, durationpb.New(before)
 	}
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST

@@ -209,7 +209,7 @@ type Attach struct {
 	Session
 	NoStdin bool   `help:"Pass no input on."`
 	Tail    int    `help:"Begin with the last N lines that it has written." placeholder:"N"`
-	ID      string `arg:"" help:"The job, or a unique beginning of its id."`
+	ID      string `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 }
 
 // Run follows the job.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +24,7 @@ import (
 type Status struct {
 	Connection
 	Output string   `short:"o" help:"text or json." enum:"text,json" default:"text"`
-	IDs    []string `arg:"" name:"id" optional:"" help:"The jobs, or unique beginnings of their ids; none is all."`
+	IDs    []string `arg:"" name:"id" optional:"" help:"The jobs: ids, unique beginnings of ids, or names; none is all."`
 }
 
 // Run shows the jobs.
@@ -59,6 +61,14 @@ var statusNames = map[telev1.JobStatus]string{
 	telev1.JobStatus_JOB_STATUS_KILLED: "killed",
 }
 
+// statusWord is the status as a table shows it: of a paused job, that it is.
+func statusWord(j *telev1.Job) string {
+	if j.Paused {
+		return "paused"
+	}
+	return statusNames[j.Status]
+}
+
 func reasonName(r telev1.Reason) string {
 	if r == telev1.Reason_REASON_UNSPECIFIED {
 		return ""
@@ -80,12 +90,8 @@ type screen struct {
 
 // screenOf is the terminal that out is, or 80 columns without colours. NO_COLOR is no-color.org's.
 func screenOf(out io.Writer) screen {
-	f, ok := out.(*os.File)
-	if !ok {
-		return screen{width: 80}
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil { // not a terminal
+	size := sizeOf(out)
+	if size == nil {
 		return screen{width: 80}
 	}
 	s := screen{width: int(size.Col), color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
@@ -95,22 +101,42 @@ func screenOf(out io.Writer) screen {
 	return s
 }
 
+// sizeOf is the size of the terminal that out is, nil when it is none.
+func sizeOf(out io.Writer) *unix.Winsize {
+	f, ok := out.(*os.File)
+	if !ok {
+		return nil
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return nil
+	}
+	return size
+}
+
 // leastCommand is what is shown of a command, however narrow the screen.
 const leastCommand = 20
 
-// printTable writes a line a job. The command, in the last column, takes what the others leave.
+// printTable writes a line a job. The command, in the last column, takes what the others leave. Names have a
+// column where there are any.
 func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) error {
-	const command = 6
-	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "COMMAND"}}
+	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "NAME", "COMMAND"}}
 	for _, j := range jobs {
 		code := "-"
 		if j.ExitCode != nil {
 			code = strconv.Itoa(int(j.GetExitCode()))
 		}
-		rows = append(rows, []string{j.Id, statusNames[j.Status], code, cmp.Or(reasonName(j.Reason), "-"),
-			age(now.Sub(j.CreatedAt.AsTime())), j.User, printable(strings.Join(j.Spec.GetCommand(), " "))})
+		rows = append(rows, []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
+			age(now.Sub(j.CreatedAt.AsTime())), j.User, cmp.Or(j.Spec.GetName(), "-"),
+			printable(strings.Join(j.Spec.GetCommand(), " "))})
 	}
-	var widths [command]int
+	if !slices.ContainsFunc(jobs, func(j *telev1.Job) bool { return j.Spec.GetName() != "" }) {
+		for i, row := range rows {
+			rows[i] = slices.Delete(row, 6, 7)
+		}
+	}
+	command := len(rows[0]) - 1
+	widths := make([]int, command)
 	left := s.width
 	for column := range widths {
 		for _, row := range rows {
@@ -183,6 +209,8 @@ type jobJSON struct {
 	ExitCode  *int32               `json:"exit_code"`
 	Reason    string               `json:"reason"`
 	Message   string               `json:"message"`
+	Name      string               `json:"name"`
+	Labels    map[string]string    `json:"labels"`
 	Command   []string             `json:"command"`
 	User      string               `json:"user"`
 	CreatedAt *time.Time           `json:"created_at"`
@@ -190,6 +218,8 @@ type jobJSON struct {
 	EndedAt   *time.Time           `json:"ended_at"`
 	Limits    map[string]limitJSON `json:"limits"`
 	Usage     usageJSON            `json:"usage"`
+	Paused    bool                 `json:"paused"`
+	Timeout   string               `json:"timeout"` // like 1h30m0s, or none
 	outputJSON
 }
 
@@ -247,22 +277,28 @@ func instant(t *timestamppb.Timestamp) *time.Time {
 }
 
 func printJSON(out io.Writer, jobs []*telev1.Job) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(jsonOf(jobs))
+}
+
+func jsonOf(jobs []*telev1.Job) []jobJSON {
 	list := []jobJSON{}
 	for _, j := range jobs {
 		job := jobJSON{JobID: j.Id, Status: statusNames[j.Status], ExitCode: j.ExitCode,
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
+			Name: j.Spec.GetName(), Labels: map[string]string{},
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage),
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
+		maps.Copy(job.Labels, j.Spec.GetLabels())
 		for _, l := range j.Limits {
 			job.Limits[l.Name] = limitJSON{Asked: l.Asked, Applied: l.Applied, How: l.How, WhyNot: l.WhyNot}
 		}
 		list = append(list, job)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(list)
+	return list
 }
 
 // Links is `tele links`.
@@ -271,8 +307,8 @@ type Links struct {
 }
 
 // linked are the names that tele answers to.
-var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-logs",
-	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-logs",
+	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-context",
 	"tele-completion", "tele-help", "tele-version"}
 

@@ -17,7 +17,7 @@ import (
 
 // addTerminal asks for a terminal like the one that tele has: its size, and what it is.
 func (s *Spec) addTerminal(spec *telev1.JobSpec) {
-	spec.Terminal, spec.Env = sizeOf(os.Stdout, os.Stdin), terminalEnv(spec.Env)
+	spec.Terminal, spec.Env = terminalSize(os.Stdout, os.Stdin), terminalEnv(spec.Env)
 }
 
 // terminalEnv adds to env what says what terminal it is.
@@ -32,11 +32,10 @@ func terminalEnv(more map[string]string) map[string]string {
 	return env
 }
 
-// sizeOf is the size of the first that is a terminal, or the usual one.
-func sizeOf(files ...*os.File) *telev1.TerminalSize {
+// terminalSize is the size of the first that is a terminal, or the usual one.
+func terminalSize(files ...*os.File) *telev1.TerminalSize {
 	for _, f := range files {
-		size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-		if err == nil && size.Row > 0 && size.Col > 0 {
+		if size := sizeOf(f); size != nil && size.Row > 0 && size.Col > 0 {
 			return &telev1.TerminalSize{Rows: uint32(size.Row), Columns: uint32(size.Col)}
 		}
 	}
@@ -73,10 +72,10 @@ func (s *session) resize(sizes <-chan os.Signal, file *os.File) {
 		select {
 		case <-sizes:
 			if s.exec != nil {
-				s.exec.Resize(sizeOf(file))
+				s.exec.Resize(terminalSize(file))
 				continue
 			}
-			_ = s.client.Resize(s.ctx, s.id, sizeOf(file))
+			_ = s.client.Resize(s.ctx, s.id, terminalSize(file))
 		case <-s.ctx.Done():
 			return
 		}

@@ -15,7 +15,7 @@ import (
 type Why struct {
 	Connection
 	Output string `short:"o" help:"text or json." enum:"text,json" default:"text"`
-	ID     string `arg:"" help:"The job, or a unique beginning of its id."`
+	ID     string `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 }
 
 // Run shows the cause, which the server found.

@@ -197,13 +197,18 @@ func (g *Group) processes() (list []int, err error) {
 	return list, nil
 }
 
-// WaitEmpty returns when no process is left, told by the kernel: cgroup.events changes wake who
-// polls for POLLPRI. Without a version 2 tree it returns at once.
+// WaitEmpty returns when no process is left. Without a version 2 tree it returns at once.
 func (g *Group) WaitEmpty(ctx context.Context) error {
 	d, version := g.in(g.m.unified)
 	if version == 0 {
 		return nil
 	}
+	return d.await(ctx, "populated", 0)
+}
+
+// await returns when cgroup.events says that key has the value, or the group is gone. The kernel tells:
+// changes of that file wake who polls for POLLPRI.
+func (d dir) await(ctx context.Context, key string, value uint64) error {
 	fd, err := d.open("cgroup.events", unix.O_RDONLY)
 	if gone(err) {
 		return nil
@@ -220,7 +225,7 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if populated, _ := field(text, "populated"); populated == 0 {
+		if now, _ := field(text, key); now == value {
 			return nil
 		}
 		wait := 10 * time.Second
@@ -228,7 +233,8 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 			wait = max(time.Until(deadline), 0)
 		}
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
-		if _, err := unix.Poll(fds, int(wait.Milliseconds())); err != nil && err != unix.EINTR {
+		// Rounded up: a deadline that is less than 1 ms away is waited for, not asked for again and again.
+		if _, err := unix.Poll(fds, int(wait.Milliseconds())+1); err != nil && err != unix.EINTR {
 			return fmt.Errorf("wait for cgroup.events: %w", err)
 		}
 	}

@@ -58,13 +58,24 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if _, known := telev1.Network_name[int32(spec.Network)]; !known {
 		return bad("spec.network", "%d is unknown", spec.Network)
 	}
-	if spec.Timeout != nil {
-		if err := CheckDuration("spec.timeout", spec.Timeout); err != nil {
-			return err
-		}
-		if d := spec.Timeout.AsDuration(); d != 0 && d < time.Millisecond {
-			return bad("spec.timeout", "%s is too short, the least is 1ms", d)
-		}
+	if err := checkNames(spec); err != nil {
+		return err
+	}
+	if err := checkTimeout("spec.timeout", spec.Timeout); err != nil {
+		return err
+	}
+	return checkSignals(spec)
+}
+
+func checkTimeout(field string, d *durationpb.Duration) error {
+	if d == nil {
+		return nil
+	}
+	if err := CheckDuration(field, d); err != nil {
+		return err
+	}
+	if d := d.AsDuration(); d != 0 && d < time.Millisecond {
+		return bad(field, "%s is too short, the least is 1ms", d)
 	}
 	return nil
 }

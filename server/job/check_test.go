@@ -49,7 +49,17 @@ func TestCheckSpecBounds(t *testing.T) {
 		"cwd":                 {func(s *telev1.JobSpec, n int) { s.Cwd = "/" + x(n-1) }, 4095, "spec.cwd"},
 		"years":               {func(s *telev1.JobSpec, n int) { s.Timeout = durationpb.New(time.Duration(n) * year) }, 100, "spec.timeout"},
 		"centuries":           {func(s *telev1.JobSpec, n int) { s.Timeout = &durationpb.Duration{Seconds: int64(n) * 1e10} }, 0, "spec.timeout"},
-		"network":             {func(s *telev1.JobSpec, n int) { s.Network = telev1.Network(n) }, 2, "spec.network"},
+		"name":                {func(s *telev1.JobSpec, n int) { s.Name = x(n) }, 64, "spec.name"},
+		"host name":           {func(s *telev1.JobSpec, n int) { s.Hostname = x(n) }, 64, "spec.hostname"},
+		"a label's key":       {func(s *telev1.JobSpec, n int) { s.Labels = map[string]string{x(n): "a"} }, 63, "spec.labels"},
+		"a label's value":     {func(s *telev1.JobSpec, n int) { s.Labels = map[string]string{"a": x(n)} }, 63, "spec.labels"},
+		"labels": {func(s *telev1.JobSpec, n int) {
+			s.Labels = map[string]string{}
+			for i := range n {
+				s.Labels[fmt.Sprint(i)] = ""
+			}
+		}, 64, "spec.labels"},
+		"network": {func(s *telev1.JobSpec, n int) { s.Network = telev1.Network(n) }, 2, "spec.network"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := &telev1.JobSpec{Command: []string{"true"}}

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
-	"golang.org/x/sys/unix"
 )
 
 // This file stops jobs with stop_when_left.
@@ -43,7 +42,7 @@ func (j *Job) aloneLocked() {
 		return
 	}
 	c.timer = time.AfterFunc(j.table.leftGrace, func() {
-		err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_STOPPED,
+		err := j.stop(OwnSignal, stopGrace, telev1.Reason_REASON_STOPPED,
 			"stopped because nobody has followed it for "+j.table.leftGrace.String())
 		if err != nil {
 			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop a job that nobody follows")

@@ -27,6 +27,7 @@ type Job struct {
 	id      string
 	owner   string
 	key     string // StartRequest.idempotency_key
+	name    string // JobSpec.name
 	created int64  // nanoseconds since 1970
 	uid     uint32 // as holdLocked has counted it
 	// It runs as a user that was asked for, whom others may run as too.
@@ -42,12 +43,16 @@ type Job struct {
 	init  *initproc.Init
 	group *cgroup.Group
 
+	control sync.Mutex // held by who changes the group of the running job; before mu
+
 	mu       sync.Mutex
 	record   *recordv1.Record // what is on disk; once the job runs it is replaced, not changed. nil when thin
 	thin     thin             // of one that ended long ago
 	ending   bool             // its end was seen: the record is end's alone
 	log      *output.Log      // nil for an ended job of an earlier server until somebody reads it
 	timers   []*time.Timer
+	timeout  *time.Timer // nil without one
+	warning  *time.Timer // before it; the same
 	refused  refusals
 	watching *watch // from when its command runs
 	company  company
@@ -59,6 +64,7 @@ type Job struct {
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
+		name:    record.Job.Spec.GetName(),
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
 		stdin:    record.Job.Spec.GetStdin(),
 		terminal: record.Job.Spec.GetTerminal() != nil,
@@ -168,6 +174,10 @@ func (j *Job) Stop(signal syscall.Signal, grace time.Duration, by string) error 
 func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.stopLocked(signal, grace, reason, message)
+}
+
+func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	if j.endedLocked() || j.ending || j.init == nil {
 		return nil
 	}
@@ -189,8 +199,15 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 		j.record = next
 		j.killAtLocked(killAt)
 	}
+	if signal == OwnSignal {
+		signal = stopSignal(j.record.Job.Spec)
+	}
 	if grace > 0 {
 		_ = j.init.SignalAll(signal) // an init that is gone ends the job anyway
+	}
+	// A paused one would not take it, and be killed without a word.
+	if err := j.resumeLocked(); err != nil && !noSpace(err) {
+		return err
 	}
 	return nil
 }
@@ -203,6 +220,10 @@ var ErrEnded = errors.New("the job has ended")
 func (j *Job) Signal(signal syscall.Signal, target telev1.SignalTarget, by string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.signalLocked(signal, target, by)
+}
+
+func (j *Job) signalLocked(signal syscall.Signal, target telev1.SignalTarget, by string) error {
 	err := j.amendLocked(func(r *recordv1.Record) bool {
 		changed := r.Signal != int32(signal) || r.SignalBy != by
 		r.Signal, r.SignalBy = int32(signal), by
@@ -248,35 +269,31 @@ func (j *Job) killAtLocked(at time.Time) {
 	}))
 }
 
-// timeOut arms the job's timeout, or what is left of it.
-func (j *Job) timeOutLocked() {
-	d := j.record.Job.Spec.Timeout.AsDuration()
-	if d <= 0 {
-		return
-	}
-	left := time.Until(j.record.Job.StartedAt.AsTime().Add(d))
-	j.timers = append(j.timers, time.AfterFunc(left, func() {
-		err := j.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_TIMED_OUT,
-			"ran longer than its timeout of "+d.String())
-		if err != nil {
-			j.table.options.Log.Err(err).Str("job", j.id).Msg("stop after the timeout")
+func (j *Job) stopTimers() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.stopTimersLocked()
+}
+
+func (j *Job) stopTimersLocked() {
+	for _, timer := range append(j.timers, j.company.timer) {
+		if timer != nil {
+			timer.Stop()
 		}
-	}))
+	}
+	j.stopTimeoutLocked()
+}
+
+func (j *Job) stopTimeoutLocked() {
+	for _, timer := range []*time.Timer{j.timeout, j.warning} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
 }
 
 // stopGrace is how long a job has between the signal and the kill when nobody said.
 const stopGrace = 10 * time.Second
-
-func (j *Job) stopTimers() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, timer := range j.timers {
-		timer.Stop()
-	}
-	if j.company.timer != nil {
-		j.company.timer.Stop()
-	}
-}
 
 // end writes down how the job ended, tells it, and takes its sandbox away. In this order: until the record
 // says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for its end. It
@@ -284,8 +301,8 @@ func (j *Job) stopTimers() {
 func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.warm.begin()
 	defer j.table.warm.end()
-	j.stopTimers()
 	j.mu.Lock()
+	j.stopTimersLocked()
 	record := proto.Clone(j.record).(*recordv1.Record)
 	j.ending = true                            // a stop that comes now would write its record over ours
 	init, group, log := j.init, j.group, j.log // from the shelf on they may go
@@ -297,6 +314,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.StdoutBytes, job.StderrBytes = uint64(out), uint64(errs)
 	job.DroppedBytes = uint64(log.Dropped())
 	job.StdinBytes = j.closeInput()
+	job.Paused = false
 	verdict(record, exit, waitErr)
 	if err := j.keepDiff(); err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
@@ -319,6 +337,8 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 
 	j.closeUpper()
 	j.closeTerminal()
+	j.control.Lock()
+	defer j.control.Unlock()
 	init.Close()
 	j.table.at("sandbox closed")
 	err = errors.Join(err, group.Delete())

@@ -198,6 +198,7 @@ func (t *Table) adopt(j *Job) (err error) {
 	if err := j.watch(); err != nil {
 		return err
 	}
+	j.pauseAgain()
 	t.add(j)
 	return nil
 }
@@ -230,6 +231,7 @@ func (t *Table) recoverLost(j *Job) error {
 		why = "the machine was restarted while the job ran"
 	}
 	lost(job, why)
+	job.Paused = false
 	job.EndedAt = now()
 	t.removeGroup(j.id, record.Cgroups)
 	j.removeWork()
@@ -304,6 +306,7 @@ func (t *Table) enterEnded(j *Job) {
 	// In no order: sort comes when all are there.
 	t.jobs[j.id] = j
 	t.order = append(t.order, j)
+	t.index.append(j)
 	t.shelf.jobs = append(t.shelf.jobs, j)
 	t.enterKeyLocked(j)
 }
@@ -319,6 +322,7 @@ func (t *Table) sort() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slices.SortFunc(t.order, func(a, b *Job) int { return comparePlace(a, b.place()) })
+	t.index.sort()
 	slices.SortStableFunc(t.shelf.jobs, func(a, b *Job) int {
 		first, _ := a.endTime()
 		second, _ := b.endTime()

@@ -28,6 +28,12 @@ func parseLimits(asked *telev1.Limits, most limits.Limits) (limits.Limits, error
 	for _, name := range limits.Names {
 		values.Set(name, min(values.Get(name), most.Get(name)))
 	}
+	return askedLimits(values, asked, most, "spec.limits.")
+}
+
+// askedLimits is values with what was asked for in place, none above most. field is where the limits are in
+// the request.
+func askedLimits(values limits.Limits, asked *telev1.Limits, most limits.Limits, field string) (limits.Limits, error) {
 	for name, text := range map[limits.Name]string{
 		limits.CPU: asked.GetCpu(), limits.Memory: asked.GetMemory(), limits.Pids: asked.GetPids(),
 		limits.IORead: asked.GetIoRead(), limits.IOWrite: asked.GetIoWrite(),
@@ -36,19 +42,22 @@ func parseLimits(asked *telev1.Limits, most limits.Limits) (limits.Limits, error
 			continue
 		}
 		if len(text) > maxLimitText {
-			return values, bad("spec.limits."+string(name), "%s is no limit", Quote(text))
+			return values, bad(field+string(name), "%s is no limit", Quote(text))
 		}
 		value, err := limits.Parse(name, text)
 		if err != nil {
-			return values, bad("spec.limits."+string(name), "%v", err)
+			return values, bad(field+string(name), "%v", err)
 		}
 		values.Set(name, value)
 	}
-	if values.Memory == limits.Max {
+	switch {
+	case values.Memory == limits.Max:
 		values.Swap = limits.Max
+	case values.Swap == limits.Max: // with a memory limit it is as by default
+		values.Swap = min(limits.Default().Swap, most.Swap)
 	}
 	if over := new(limits.Error); errors.As(values.CheckMax(most), &over) {
-		return values, bad("spec.limits."+string(over.Name), "%v", over)
+		return values, bad(field+string(over.Name), "%v", over)
 	}
 	return values, nil
 }

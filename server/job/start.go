@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,11 +150,12 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 	name, gid := r.where.whom(s.uid)
 	hide, _ := t.hiding()
 	spec := initproc.Spec{
-		Hostname: s.id, UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
+		Hostname: cmp.Or(r.spec.Hostname, s.id), UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
 		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
 		Stdin:       r.spec.Stdin,
+		Merge:       r.spec.Merge,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
 	}
 	spec.Mounts = r.where.mounts
@@ -233,8 +235,7 @@ func (j *Job) sayLimits(s *sandbox, r request) error {
 		if status.WhyNot != "" && r.spec.Strict {
 			return &LimitError{status}
 		}
-		job.Limits = append(job.Limits, &telev1.LimitStatus{Name: string(status.Name), Asked: status.Asked,
-			Applied: status.Applied, How: status.How, WhyNot: status.WhyNot})
+		job.Limits = append(job.Limits, limitStatus(status))
 	}
 	job.Limits = append(job.Limits, j.outputStatus())
 	return nil

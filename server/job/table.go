@@ -35,7 +35,6 @@ import (
 	"github.com/telerun/tele/limits/cgroup"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotFound is returned for an id that fits no job in sight, ErrAmbiguous for one that fits
@@ -101,6 +100,7 @@ type Table struct {
 	closing bool
 	jobs    map[string]*Job
 	order   []*Job         // the same, oldest first
+	index   index          // the same, by names and beginnings of ids
 	shelf   shelf          // those that have ended
 	keys    map[key]*Job   // by idempotency key, made or being made
 	uids    map[uint32]int // how many jobs run as each user
@@ -109,7 +109,7 @@ type Table struct {
 	files   int            // how many descriptors all of them have
 }
 
-// A key is an owner's idempotency key.
+// A key is an owner's idempotency key, or name of a job.
 type key struct{ owner, key string }
 
 // DefaultFirstUID and the DefaultUIDs-1 after it are the users that jobs run as when nothing else is
@@ -123,7 +123,7 @@ const (
 // Nobody else may have it open (OpenStateDir).
 func Open(o Options) (_ *Table, err error) {
 	t := &Table{options: o, root: os.Geteuid() == 0, at: func(string) {}, leftGrace: leftGrace,
-		jobs: map[string]*Job{}, keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
+		jobs: map[string]*Job{}, index: newIndex(), keys: map[key]*Job{}, uids: map[uint32]int{}, owners: map[string]int{},
 		space: output.NewSpace(o.Retention.Output), tidy: make(chan struct{}, 1),
 		warm: pool{size: o.Warm, wake: make(chan struct{}, 1)}}
 	if o.Warm < 0 || o.Warm > maxWarm {
@@ -204,35 +204,34 @@ func hidden(stateDir string, configured []string) []string {
 	return list
 }
 
-// Get returns the job whose id begins with prefix, among those that visible lets through.
-func (t *Table) Get(prefix string, visible func(owner string) bool) (*Job, error) {
+// Get returns a job by its id, a beginning of it that fits no other, or its name, the newest of those, among
+// those that visible lets through. Nobody can hide a job by a name: ids come first.
+func (t *Table) Get(text string, visible func(owner string) bool) (*Job, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if j := t.jobs[prefix]; j != nil && visible(j.owner) {
+	if j := t.jobs[text]; j != nil && visible(j.owner) {
 		return j, nil
 	}
-	var found *Job
-	for id, j := range t.jobs {
-		if prefix == "" || !strings.HasPrefix(id, prefix) || !visible(j.owner) {
-			continue
-		}
-		if found != nil {
-			return nil, ErrAmbiguous
-		}
-		found = j
+	fits := func(j *Job) bool { return visible(j.owner) }
+	found, several := t.index.begins(text, fits)
+	if found != nil && !several {
+		return found, nil
 	}
-	if found == nil {
-		return nil, ErrNotFound
+	if named := t.index.named(text, fits); named != nil {
+		return named, nil
 	}
-	return found, nil
+	if several {
+		return nil, ErrAmbiguous
+	}
+	return nil, ErrNotFound
 }
 
 // A Page says which jobs List returns.
 type Page struct {
-	Statuses []telev1.JobStatus // only these; none means any
-	Brief    bool               // as Job.Brief has them
-	After    string             // Next of the page before; empty is the first
-	Size     int
+	Filter
+	Brief bool   // as Job.Brief has them
+	After string // Next of the page before; empty is the first
+	Size  int
 }
 
 // List returns a page of the visible jobs, newest first, and what the next page comes after; empty
@@ -252,8 +251,12 @@ func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Jo
 	}
 	jobs := slices.Clone(t.order[:end])
 	t.mu.Unlock()
+	f := p.prepare(time.Now())
 	for _, j := range slices.Backward(jobs) {
-		if !visible(j.owner) || len(p.Statuses) > 0 && !slices.Contains(p.Statuses, j.status()) {
+		if f.tooOld(j) {
+			break
+		}
+		if !visible(j.owner) || !f.fits(j) {
 			continue
 		}
 		if len(list) == p.Size {
@@ -297,6 +300,7 @@ func (t *Table) enterLocked(j *Job) {
 	t.jobs[j.id] = j
 	at, _ := slices.BinarySearchFunc(t.order, j.place(), comparePlace)
 	t.order = slices.Insert(t.order, at, j) // nearly always at the end
+	t.index.add(j)
 }
 
 // Stop refuses new jobs, stops those that run, and returns when all of them have ended. One that
@@ -342,7 +346,7 @@ func (t *Table) close() []*Job {
 const closeGrace = 5 * time.Second
 
 func (j *Job) shutDown() {
-	err := j.stop(unix.SIGTERM, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
+	err := j.stop(OwnSignal, closeGrace, telev1.Reason_REASON_STOPPED, "stopped because the server was shut down")
 	if err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("stop at shutdown")
 	}
@@ -358,6 +362,9 @@ func (t *Table) reserve(j *Job, s *sandbox) (earlier *Job, err error) {
 	}
 	if t.closing {
 		return nil, ErrClosing
+	}
+	if other := t.index.running[key{j.owner, j.name}]; other != nil {
+		return nil, &NameError{j.name, other.id}
 	}
 	if err := t.space.Check(); err != nil {
 		t.tidyUp()
@@ -421,6 +428,9 @@ func (t *Table) holdLocked(j *Job) {
 	j.uid = j.record.Uid
 	t.owners[j.owner]++
 	t.files += j.files()
+	if j.name != "" {
+		t.index.running[key{j.owner, j.name}] = j
+	}
 	t.enterKeyLocked(j)
 	t.running.Add(1)
 }
@@ -437,6 +447,9 @@ func (t *Table) release(j *Job) {
 	defer t.mu.Unlock()
 	t.dropUIDLocked(j.uid)
 	t.files -= j.files()
+	if j.name != "" {
+		delete(t.index.running, key{j.owner, j.name})
+	}
 	if t.owners[j.owner]--; t.owners[j.owner] == 0 {
 		delete(t.owners, j.owner)
 	}
@@ -476,6 +489,7 @@ func (t *Table) forget(j *Job) {
 		if at, found := slices.BinarySearchFunc(t.order, j.place(), comparePlace); found {
 			t.order = without(t.order, at)
 		}
+		t.index.remove(j)
 	}
 	if k := (key{j.owner, j.key}); t.keys[k] == j {
 		delete(t.keys, k)

@@ -33,10 +33,14 @@ func newThin(job *telev1.Job) thin {
 
 // brief is a job as a table shows it.
 func brief(j *telev1.Job) *telev1.Job {
-	return &telev1.Job{Id: j.Id, Spec: &telev1.JobSpec{Command: j.Spec.GetCommand()}, User: j.User, Status: j.Status,
+	return &telev1.Job{Id: j.Id, Spec: briefSpec(j.Spec), User: j.User, Status: j.Status,
 		Reason: j.Reason, Message: j.Message, ExitCode: j.ExitCode, Signal: j.Signal,
 		CreatedAt: j.CreatedAt, StartedAt: j.StartedAt, EndedAt: j.EndedAt,
-		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved}
+		StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes, DroppedBytes: j.DroppedBytes, OutputRemoved: j.OutputRemoved, Paused: j.Paused}
+}
+
+func briefSpec(s *telev1.JobSpec) *telev1.JobSpec {
+	return &telev1.JobSpec{Command: s.GetCommand(), Name: s.GetName(), Labels: s.GetLabels()}
 }
 
 // thinLocked makes the job thin that is no longer among the newest on the shelf.
@@ -52,7 +56,8 @@ func (j *Job) makeThin() {
 	defer j.mu.Unlock()
 	if j.record != nil {
 		j.thin, j.record = newThin(j.record.Job), nil
-		j.init, j.group, j.log, j.watching, j.timers, j.input, j.screen, j.refused = nil, nil, nil, nil, nil, nil, nil, refusals{}
+		j.init, j.group, j.log, j.watching, j.input, j.screen, j.refused = nil, nil, nil, nil, nil, nil, refusals{}
+		j.timers, j.timeout, j.warning = nil, nil, nil
 	}
 }
 
@@ -76,7 +81,7 @@ func (t thin) job() *telev1.Job {
 	return job
 }
 
-// Brief is Snapshot without limits, usage, and of the spec all but the command.
+// Brief is Snapshot without limits, usage, and of the spec all but the command, the name and labels.
 func (j *Job) Brief() *telev1.Job {
 	j.mu.Lock()
 	if j.record == nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/telerun/tele/initproc"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
-	"golang.org/x/sys/unix"
 )
 
 // A watch is what this server waits for of a running job: output on its two pipes, word from its init that
@@ -138,7 +137,7 @@ func (w *watch) move(s *stream) error {
 func (w *watch) outputEnds(cause error) {
 	w.limited.Do(func() {
 		message := fmt.Sprintf("wrote more output than is kept: %v", cause)
-		if err := w.job.stop(unix.SIGTERM, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
+		if err := w.job.stop(OwnSignal, stopGrace, telev1.Reason_REASON_OUTPUT_LIMIT, message); err != nil {
 			w.job.table.options.Log.Err(err).Str("job", w.job.id).Msg("stop at the output limit")
 		}
 	})

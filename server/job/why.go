@@ -279,7 +279,10 @@ func (c *cause) running(now time.Time) {
 	}
 	ran := now.Sub(c.job.StartedAt.AsTime())
 	c.is("running", "it is running, for %s", ran.Round(time.Second))
-	if d := c.job.GetSpec().GetTimeout().AsDuration(); d > 0 {
+	if c.job.Paused {
+		c.add("it is paused: tele resume %s lets it go on", c.job.Id)
+	}
+	if d := timeoutOf(c.job); d > 0 {
 		c.add("its timeout of %s comes in %s", d, max(d-ran, 0).Round(time.Second))
 	}
 	near := false

@@ -254,6 +254,8 @@ the kernel killed 1 process of it for want of memory
 the kernel refused it a new process 2 times
 the CPU limit has held it back for TIME in all
 See what it writes: tele logs ID`},
+		{job: job(0, func(j *telev1.Job) { j.EndedAt, j.Paused = nil, true }), want: "running: it is running, for TIME\n" +
+			"it is paused: tele resume aaaaaaaaaaaa lets it go on\nit is near none of its limits\nSee what it writes: tele logs ID"},
 		{job: job(0, func(j *telev1.Job) { j.EndedAt = nil }), want: "running: it is running, for TIME\nit is near none of its limits\nSee what it writes: tele logs ID"},
 	} {
 		got := strings.ReplaceAll(causeText(explain(test.job, start.Add(10*time.Second))), "has held it back for 5s", "has held it back for TIME")

@@ -18,6 +18,7 @@ import (
 func (w *world) makeTrouble(ctx context.Context, all *sync.WaitGroup, s *server) *server {
 	for name, f := range map[string]func(context.Context, chance){
 		"disk": w.fillNowAndThen, "inits": w.killInits, "processes": w.stopProcesses, "network": w.cutNowAndThen,
+		"pauses": w.pauseJobs,
 	} {
 		all.Go(func() { f(ctx, newChance(w.options.seed, name)) })
 	}

@@ -10,11 +10,13 @@
 // Errors are standard gRPC codes with details from google.rpc:
 //   INVALID_ARGUMENT     a field is wrong; BadRequest names each one
 //   NOT_FOUND            no such job, or not the caller's
+//   ALREADY_EXISTS       a running job of the caller's has the name
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT or NO_TERMINAL
+//                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE or
+//                        STOPPING
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -532,7 +534,30 @@ type JobSpec struct {
 	Terminal *TerminalSize `protobuf:"bytes,16,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	// Stop the job when nobody of those who may stop it has followed its output
 	// for 10 s: with StreamOutput and follow.
-	StopWhenLeft  bool `protobuf:"varint,17,opt,name=stop_when_left,json=stopWhenLeft,proto3" json:"stop_when_left,omitempty"`
+	StopWhenLeft bool `protobuf:"varint,17,opt,name=stop_when_left,json=stopWhenLeft,proto3" json:"stop_when_left,omitempty"`
+	// What its owner calls it: at most 64 letters, digits, ".", "_" and "-", the
+	// first a letter. Of an owner's jobs that have not ended one has it at a time
+	// (ALREADY_EXISTS).
+	Name string `protobuf:"bytes,20,opt,name=name,proto3" json:"name,omitempty"`
+	// What lists can be asked for. At most 64; a key has 1 to 63 letters, digits,
+	// ".", "_", "-" and "/", a value the same but "/", or is empty; both begin and
+	// end with a letter or digit.
+	Labels map[string]string `protobuf:"bytes,21,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The host name that the job sees, at most 64 bytes; empty is its id.
+	Hostname string `protobuf:"bytes,22,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The signal that asks it to end: that of a Stop which names none, of its
+	// timeout, of a limit, and of a server that ends with its jobs. A name as in
+	// signal(7), with or without SIG, or a number. Empty is TERM.
+	StopSignal string `protobuf:"bytes,23,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	// Standard error is standard output: all comes in the exact order in which it
+	// was written, and as standard output.
+	Merge bool `protobuf:"varint,24,opt,name=merge,proto3" json:"merge,omitempty"`
+	// A signal that comes so long before the timeout stops the job, to the command
+	// and its process group, as those of Signal do. When Update changes the timeout
+	// it comes, also once more, before the new one. Both or neither; it takes a
+	// timeout that is longer.
+	WarnSignal    string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
+	WarnBefore    *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,6 +709,55 @@ func (x *JobSpec) GetStopWhenLeft() bool {
 		return x.StopWhenLeft
 	}
 	return false
+}
+
+func (x *JobSpec) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JobSpec) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *JobSpec) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *JobSpec) GetStopSignal() string {
+	if x != nil {
+		return x.StopSignal
+	}
+	return ""
+}
+
+func (x *JobSpec) GetMerge() bool {
+	if x != nil {
+		return x.Merge
+	}
+	return false
+}
+
+func (x *JobSpec) GetWarnSignal() string {
+	if x != nil {
+		return x.WarnSignal
+	}
+	return ""
+}
+
+func (x *JobSpec) GetWarnBefore() *durationpb.Duration {
+	if x != nil {
+		return x.WarnBefore
+	}
+	return nil
 }
 
 // TerminalSize is a terminal's size in characters, each at least 1 and at most
@@ -1024,7 +1098,12 @@ type Job struct {
 	Refused []*RefusedCall `protobuf:"bytes,18,rep,name=refused,proto3" json:"refused,omitempty"`
 	// Bytes of standard input that the server has for it, of which the command
 	// may have read less.
-	StdinBytes    uint64 `protobuf:"varint,19,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
+	StdinBytes uint64 `protobuf:"varint,19,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
+	// Its processes are frozen (Pause); the status is running all the same.
+	Paused bool `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Its timeout since Update changed it, counted from started_at; 0 is none.
+	// Unset: it is JobSpec.timeout.
+	Timeout       *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1190,6 +1269,20 @@ func (x *Job) GetStdinBytes() uint64 {
 		return x.StdinBytes
 	}
 	return 0
+}
+
+func (x *Job) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Job) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
 }
 
 // RefusedCall is a system call that the job's seccomp filter refused.
@@ -1572,7 +1665,7 @@ func (x *StartResponse) GetPlan() string {
 // GetRequest names a job.
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Say also why the job is as it is. The usage of a running one is then what
 	// it has used so far.
@@ -1766,8 +1859,19 @@ type ListRequest struct {
 	// next_page_token of the page before.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Leave out what a table of jobs does not show: of the spec everything but
-	// the command, the limits and the usage.
-	Brief         bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
+	// the command, the name and the labels; the limits and the usage.
+	Brief bool `protobuf:"varint,4,opt,name=brief,proto3" json:"brief,omitempty"`
+	// Only jobs with all of these labels, KEY=VALUE, or KEY for any value. At
+	// most 64.
+	Labels []string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Only jobs of this name.
+	Name string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	// Only jobs of this identity.
+	User string `protobuf:"bytes,12,opt,name=user,proto3" json:"user,omitempty"`
+	// Only jobs that were made at most so long ago; unset or 0 is any.
+	Since *durationpb.Duration `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`
+	// Only jobs whose command, the words joined by blanks, has this in it.
+	Command       string `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1830,6 +1934,41 @@ func (x *ListRequest) GetBrief() bool {
 	return false
 }
 
+func (x *ListRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListRequest) GetSince() *durationpb.Duration {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListRequest) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 // ListResponse is a page of jobs, newest first.
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1888,9 +2027,10 @@ func (x *ListResponse) GetNextPageToken() string {
 // StopRequest asks for a job's end.
 type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// A name as in signal(7), with or without SIG, or a number. Empty is TERM.
+	// A name as in signal(7), with or without SIG, or a number. Empty is
+	// JobSpec.stop_signal.
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
 	// How long to wait before killing; unset is 10 s, 0 kills at once. At most
 	// 100 years.
@@ -1999,7 +2139,7 @@ func (x *StopResponse) GetJob() *Job {
 // SignalRequest is a signal for a job.
 type SignalRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// A name as in signal(7), with or without SIG, or a number.
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
@@ -2106,10 +2246,307 @@ func (x *SignalResponse) GetJob() *Job {
 	return nil
 }
 
+// PauseRequest names a job.
+type PauseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id, a unique prefix of it, or its name.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PauseRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+// PauseResponse is the paused job.
+type PauseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PauseResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// ResumeRequest names a job.
+type ResumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id, a unique prefix of it, or its name.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResumeRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+// ResumeResponse is the job that goes on.
+type ResumeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResumeResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// UpdateRequest says what is to be different.
+type UpdateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id, a unique prefix of it, or its name.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Fields that are not empty; as in JobSpec, and within the server's maximum.
+	// Places in memory (work, tmp, root) keep the size that they have.
+	Limits *Limits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	// How long the command may run, counted from started_at; 0 is for ever.
+	// Unset leaves it as it is. One that is over by now stops the job. A job that
+	// is being stopped is FAILED_PRECONDITION with reason STOPPING.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UpdateRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// UpdateResponse is the changed job.
+type UpdateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UpdateResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 // WriteInputRequest is a piece of input.
 type WriteInputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the first message: the job's id or a unique prefix of it.
+	// In the first message: the job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// In the first message: names this writer, at most 64 bytes, random.
 	Writer string `protobuf:"bytes,2,opt,name=writer,proto3" json:"writer,omitempty"`
@@ -2127,7 +2564,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2576,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2589,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2203,7 +2640,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2652,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2665,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2258,7 +2695,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2707,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2720,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -2309,7 +2746,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2758,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2771,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -2356,7 +2793,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2805,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2818,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -2440,7 +2877,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2889,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2902,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -2526,7 +2963,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2975,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2988,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -2588,7 +3025,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +3037,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +3050,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -2633,7 +3070,7 @@ func (x *ExecExit) GetSignal() int32 {
 // WaitRequest names a job.
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2641,7 +3078,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +3090,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +3103,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -2687,7 +3124,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +3136,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +3149,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -2725,7 +3162,7 @@ func (x *WaitResponse) GetJob() *Job {
 // StreamOutputRequest asks for a job's output.
 type StreamOutputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// One stream alone, or both.
 	Stream OutputStream `protobuf:"varint,2,opt,name=stream,proto3,enum=tele.v1.OutputStream" json:"stream,omitempty"`
@@ -2751,7 +3188,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +3200,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +3213,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -2851,7 +3288,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3300,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3313,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -2924,7 +3361,7 @@ func (x *StreamOutputResponse) GetEvent() OutputEvent {
 // RemoveRequest names a job.
 type RemoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2932,7 +3369,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3381,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3394,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -2978,7 +3415,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3427,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3440,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3024,7 +3461,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3473,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3486,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3072,7 +3509,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3521,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3534,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3117,7 +3554,7 @@ func (x *PruneResponse) GetOutputBytes() uint64 {
 // DiffRequest names a job.
 type DiffRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job's id or a unique prefix of it.
+	// The job's id, a unique prefix of it, or its name.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3125,7 +3562,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3574,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3587,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3175,7 +3612,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3624,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3637,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -3237,7 +3674,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3686,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3699,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3288,7 +3725,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3737,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3750,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3334,7 +3771,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3783,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3796,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3411,7 +3848,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3860,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3873,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3487,7 +3924,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3936,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3949,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Mark) GetStep() string {
@@ -3533,7 +3970,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x04\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\a\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -3553,8 +3990,21 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04user\x18\x0e \x01(\tR\x04user\x12\x14\n" +
 	"\x05stdin\x18\x0f \x01(\bR\x05stdin\x121\n" +
 	"\bterminal\x18\x10 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x12$\n" +
-	"\x0estop_when_left\x18\x11 \x01(\bR\fstopWhenLeft\x1a6\n" +
+	"\x0estop_when_left\x18\x11 \x01(\bR\fstopWhenLeft\x12\x12\n" +
+	"\x04name\x18\x14 \x01(\tR\x04name\x124\n" +
+	"\x06labels\x18\x15 \x03(\v2\x1c.tele.v1.JobSpec.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bhostname\x18\x16 \x01(\tR\bhostname\x12\x1f\n" +
+	"\vstop_signal\x18\x17 \x01(\tR\n" +
+	"stopSignal\x12\x14\n" +
+	"\x05merge\x18\x18 \x01(\bR\x05merge\x12\x1f\n" +
+	"\vwarn_signal\x18\x19 \x01(\tR\n" +
+	"warnSignal\x12:\n" +
+	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"warnBefore\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
@@ -3575,7 +4025,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xea\x05\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xb7\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -3599,7 +4049,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0eoutput_removed\x18\x11 \x01(\bR\routputRemoved\x12.\n" +
 	"\arefused\x18\x12 \x03(\v2\x14.tele.v1.RefusedCallR\arefused\x12\x1f\n" +
 	"\vstdin_bytes\x18\x13 \x01(\x04R\n" +
-	"stdinBytesB\f\n" +
+	"stdinBytes\x12\x16\n" +
+	"\x06paused\x18\x14 \x01(\bR\x06paused\x123\n" +
+	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeoutB\f\n" +
 	"\n" +
 	"_exit_code\"M\n" +
 	"\vRefusedCall\x12\x12\n" +
@@ -3663,13 +4115,19 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
 	"\bevidence\x18\x03 \x03(\tR\bevidence\x12\x16\n" +
-	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x8f\x01\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x9a\x02\n" +
 	"\vListRequest\x12.\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x12.tele.v1.JobStatusR\bstatuses\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
-	"\x05brief\x18\x04 \x01(\bR\x05brief\"X\n" +
+	"\x05brief\x18\x04 \x01(\bR\x05brief\x12\x16\n" +
+	"\x06labels\x18\n" +
+	" \x03(\tR\x06labels\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name\x12\x12\n" +
+	"\x04user\x18\f \x01(\tR\x04user\x12/\n" +
+	"\x05since\x18\r \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x18\n" +
+	"\acommand\x18\x0e \x01(\tR\acommand\"X\n" +
 	"\fListResponse\x12 \n" +
 	"\x04jobs\x18\x01 \x03(\v2\f.tele.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +
@@ -3684,6 +4142,20 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12-\n" +
 	"\x06target\x18\x03 \x01(\x0e2\x15.tele.v1.SignalTargetR\x06target\"0\n" +
 	"\x0eSignalResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"%\n" +
+	"\fPauseRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"/\n" +
+	"\rPauseResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"&\n" +
+	"\rResumeRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"0\n" +
+	"\x0eResumeResponse\x12\x1e\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x84\x01\n" +
+	"\rUpdateRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12'\n" +
+	"\x06limits\x18\x02 \x01(\v2\x0f.tele.v1.LimitsR\x06limits\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"0\n" +
+	"\x0eUpdateResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x80\x01\n" +
 	"\x11WriteInputRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
@@ -3820,14 +4292,17 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xd0\x06\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xfe\a\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
 	"\x03Get\x12\x13.tele.v1.GetRequest\x1a\x14.tele.v1.GetResponse\x123\n" +
 	"\x04List\x12\x14.tele.v1.ListRequest\x1a\x15.tele.v1.ListResponse\x123\n" +
 	"\x04Stop\x12\x14.tele.v1.StopRequest\x1a\x15.tele.v1.StopResponse\x129\n" +
-	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x12I\n" +
+	"\x06Signal\x12\x16.tele.v1.SignalRequest\x1a\x17.tele.v1.SignalResponse\x126\n" +
+	"\x05Pause\x12\x15.tele.v1.PauseRequest\x1a\x16.tele.v1.PauseResponse\x129\n" +
+	"\x06Resume\x12\x16.tele.v1.ResumeRequest\x1a\x17.tele.v1.ResumeResponse\x129\n" +
+	"\x06Update\x12\x16.tele.v1.UpdateRequest\x1a\x17.tele.v1.UpdateResponse\x12I\n" +
 	"\n" +
 	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x129\n" +
 	"\x06Resize\x12\x16.tele.v1.ResizeRequest\x1a\x17.tele.v1.ResizeResponse\x127\n" +
@@ -3852,7 +4327,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -3880,115 +4355,137 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*StopResponse)(nil),          // 23: tele.v1.StopResponse
 	(*SignalRequest)(nil),         // 24: tele.v1.SignalRequest
 	(*SignalResponse)(nil),        // 25: tele.v1.SignalResponse
-	(*WriteInputRequest)(nil),     // 26: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 27: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 28: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 29: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 30: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 31: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 32: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 33: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 34: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 35: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 36: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 37: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 38: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 39: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 40: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 41: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 42: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 43: tele.v1.DiffResponse
-	(*Change)(nil),                // 44: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 45: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 46: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 47: tele.v1.Timing
-	(*Mark)(nil),                  // 48: tele.v1.Mark
-	nil,                           // 49: tele.v1.JobSpec.EnvEntry
-	nil,                           // 50: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*PauseRequest)(nil),          // 26: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 27: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 28: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 29: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 30: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 31: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 32: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 33: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 34: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 35: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 36: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 37: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 38: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 39: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 40: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 41: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 42: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 43: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 44: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 45: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 46: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 47: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 48: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 49: tele.v1.DiffResponse
+	(*Change)(nil),                // 50: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 51: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 52: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 53: tele.v1.Timing
+	(*Mark)(nil),                  // 54: tele.v1.Mark
+	nil,                           // 55: tele.v1.JobSpec.EnvEntry
+	nil,                           // 56: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 57: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	49, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	55, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	51, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	58, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	7,  // 6: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 7: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 8: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	52, // 9: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	52, // 10: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	52, // 11: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	11, // 12: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	14, // 13: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	13, // 14: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	7,  // 15: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	12, // 16: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	12, // 17: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	19, // 18: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 19: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	12, // 20: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	51, // 21: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	12, // 22: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 23: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	12, // 24: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	8,  // 25: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	31, // 26: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	8,  // 27: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	50, // 28: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	8,  // 29: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	4,  // 30: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	33, // 31: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	12, // 32: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 33: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	52, // 34: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 35: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	52, // 36: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 37: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 38: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 39: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	51, // 40: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	44, // 41: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 42: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	47, // 43: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	52, // 44: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	48, // 45: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	51, // 46: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 47: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 48: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 49: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 50: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 51: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 52: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	28, // 53: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	30, // 54: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	34, // 55: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	36, // 56: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	38, // 57: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	40, // 58: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	42, // 59: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	45, // 60: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 61: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 62: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 63: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 64: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 65: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 66: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	29, // 67: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	32, // 68: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	35, // 69: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	37, // 70: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	39, // 71: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	41, // 72: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	43, // 73: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	46, // 74: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	61, // [61:75] is the sub-list for method output_type
-	47, // [47:61] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	56, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	58, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	7,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	59, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	59, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	59, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	11, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	14, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	13, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	58, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	7,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	12, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	12, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	19, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 22: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	58, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	12, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	58, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	12, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 27: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	12, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	12, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	12, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	10, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	58, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	12, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	8,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	37, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	8,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	57, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	8,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	4,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	39, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	12, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 42: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	59, // 43: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 44: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	59, // 45: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 46: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 47: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 48: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	58, // 49: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	50, // 50: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 51: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	53, // 52: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	59, // 53: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	54, // 54: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	58, // 55: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 56: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	17, // 57: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	20, // 58: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	22, // 59: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	24, // 60: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	26, // 61: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	28, // 62: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	30, // 63: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	32, // 64: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	34, // 65: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	36, // 66: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	40, // 67: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	42, // 68: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	44, // 69: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	46, // 70: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	48, // 71: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	51, // 72: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	16, // 73: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	18, // 74: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	21, // 75: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	23, // 76: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	25, // 77: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	27, // 78: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	29, // 79: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	31, // 80: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	33, // 81: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	35, // 82: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	38, // 83: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	41, // 84: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	43, // 85: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	45, // 86: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	47, // 87: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	49, // 88: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	52, // 89: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	73, // [73:90] is the sub-list for method output_type
+	56, // [56:73] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -3998,14 +4495,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[29].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   44,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

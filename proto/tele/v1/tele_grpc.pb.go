@@ -10,11 +10,13 @@
 // Errors are standard gRPC codes with details from google.rpc:
 //   INVALID_ARGUMENT     a field is wrong; BadRequest names each one
 //   NOT_FOUND            no such job, or not the caller's
+//   ALREADY_EXISTS       a running job of the caller's has the name
 //   FAILED_PRECONDITION  the job could not be made as asked; ErrorInfo.reason
 //                        is COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE,
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
-//                        DIFF_UNKNOWN, NO_INPUT or NO_TERMINAL
+//                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE or
+//                        STOPPING
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -49,6 +51,9 @@ const (
 	JobService_List_FullMethodName         = "/tele.v1.JobService/List"
 	JobService_Stop_FullMethodName         = "/tele.v1.JobService/Stop"
 	JobService_Signal_FullMethodName       = "/tele.v1.JobService/Signal"
+	JobService_Pause_FullMethodName        = "/tele.v1.JobService/Pause"
+	JobService_Resume_FullMethodName       = "/tele.v1.JobService/Resume"
+	JobService_Update_FullMethodName       = "/tele.v1.JobService/Update"
 	JobService_WriteInput_FullMethodName   = "/tele.v1.JobService/WriteInput"
 	JobService_Resize_FullMethodName       = "/tele.v1.JobService/Resize"
 	JobService_Exec_FullMethodName         = "/tele.v1.JobService/Exec"
@@ -67,7 +72,8 @@ const (
 // JobService runs commands as jobs.
 //
 // Wherever a request names a job, any prefix of the id that fits exactly one
-// of the jobs visible to the caller will do.
+// of the jobs visible to the caller will do; or its name, which is that of the
+// newest one of them that has it. An id, or a beginning of one, comes first.
 type JobServiceClient interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
@@ -86,6 +92,22 @@ type JobServiceClient interface {
 	// Signal sends a signal to a running job, and does no more: the job may end
 	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	// Pause freezes all processes of a running job, and returns when none of them
+	// runs any more. They do not notice; memory and everything else stays theirs.
+	// Signals wait until it is resumed, but SIGKILL. Its timeout goes on. Stop,
+	// also at the timeout or a limit, ends the pause after the signal is sent. A
+	// job that is paused stays so across a restart of the server, and when it is
+	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
+	// reason CANNOT_PAUSE.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
+	// Resume lets a paused job go on. One that is not paused is returned as it is.
+	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// Update changes limits and the timeout of a running job, all that the request
+	// names or, with an error, none: LIMIT_NOT_ENFORCEABLE when the kernel does
+	// not take a limit, which it does not below the memory that is in use. The
+	// answer has what was read back in Job.limits. JobSpec stays what was asked
+	// for at the start.
+	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -179,6 +201,36 @@ func (c *jobServiceClient) Signal(ctx context.Context, in *SignalRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SignalResponse)
 	err := c.cc.Invoke(ctx, JobService_Signal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseResponse)
+	err := c.cc.Invoke(ctx, JobService_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeResponse)
+	err := c.cc.Invoke(ctx, JobService_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateResponse)
+	err := c.cc.Invoke(ctx, JobService_Update_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +349,8 @@ func (c *jobServiceClient) ListTimings(ctx context.Context, in *ListTimingsReque
 // JobService runs commands as jobs.
 //
 // Wherever a request names a job, any prefix of the id that fits exactly one
-// of the jobs visible to the caller will do.
+// of the jobs visible to the caller will do; or its name, which is that of the
+// newest one of them that has it. An id, or a beginning of one, comes first.
 type JobServiceServer interface {
 	// Start makes a job and returns once its command runs (execve succeeded).
 	// When the command cannot be run nothing is left behind, and the error says
@@ -316,6 +369,22 @@ type JobServiceServer interface {
 	// Signal sends a signal to a running job, and does no more: the job may end
 	// of it or not. One that has ended is FAILED_PRECONDITION with reason ENDED.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	// Pause freezes all processes of a running job, and returns when none of them
+	// runs any more. They do not notice; memory and everything else stays theirs.
+	// Signals wait until it is resumed, but SIGKILL. Its timeout goes on. Stop,
+	// also at the timeout or a limit, ends the pause after the signal is sent. A
+	// job that is paused stays so across a restart of the server, and when it is
+	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
+	// reason CANNOT_PAUSE.
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	// Resume lets a paused job go on. One that is not paused is returned as it is.
+	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// Update changes limits and the timeout of a running job, all that the request
+	// names or, with an error, none: LIMIT_NOT_ENFORCEABLE when the kernel does
+	// not take a limit, which it does not below the memory that is in use. The
+	// answer has what was read back in Job.limits. JobSpec stays what was asked
+	// for at the start.
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
 	// JobSpec.stdin. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
@@ -379,6 +448,15 @@ func (UnimplementedJobServiceServer) Stop(context.Context, *StopRequest) (*StopR
 }
 func (UnimplementedJobServiceServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Signal not implemented")
+}
+func (UnimplementedJobServiceServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedJobServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedJobServiceServer) Update(context.Context, *UpdateRequest) (*UpdateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Update not implemented")
 }
 func (UnimplementedJobServiceServer) WriteInput(grpc.BidiStreamingServer[WriteInputRequest, WriteInputResponse]) error {
 	return status.Error(codes.Unimplemented, "method WriteInput not implemented")
@@ -514,6 +592,60 @@ func _JobService_Signal_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(JobServiceServer).Signal(ctx, req.(*SignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Resume(ctx, req.(*ResumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_Update_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).Update(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_Update_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).Update(ctx, req.(*UpdateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -677,6 +809,18 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Signal",
 			Handler:    _JobService_Signal_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _JobService_Pause_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _JobService_Resume_Handler,
+		},
+		{
+			MethodName: "Update",
+			Handler:    _JobService_Update_Handler,
 		},
 		{
 			MethodName: "Resize",

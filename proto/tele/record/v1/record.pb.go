@@ -54,9 +54,11 @@ type Record struct {
 	// What of WriteInput cannot be told from the files: how many bytes each
 	// writer had written when the one began that writes now, who has written all
 	// that came after that; and that the input was ended.
-	InputWriters  map[string]int64 `protobuf:"bytes,12,rep,name=input_writers,json=inputWriters,proto3" json:"input_writers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	InputWriter   string           `protobuf:"bytes,13,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
-	InputEnded    bool             `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
+	InputWriters map[string]int64 `protobuf:"bytes,12,rep,name=input_writers,json=inputWriters,proto3" json:"input_writers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	InputWriter  string           `protobuf:"bytes,13,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
+	InputEnded   bool             `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
+	// JobSpec.warn_signal was sent, for the timeout as it is.
+	Warned        bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +191,13 @@ func (x *Record) GetInputEnded() bool {
 	return false
 }
 
+func (x *Record) GetWarned() bool {
+	if x != nil {
+		return x.Warned
+	}
+	return false
+}
+
 // Stop is why and how a running job is being ended. The next server goes on with it.
 type Stop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -256,7 +265,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xa6\x04\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xbe\x04\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -273,7 +282,8 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\rinput_writers\x18\f \x03(\v2(.tele.record.v1.Record.InputWritersEntryR\finputWriters\x12!\n" +
 	"\finput_writer\x18\r \x01(\tR\vinputWriter\x12\x1f\n" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
-	"inputEnded\x1a?\n" +
+	"inputEnded\x12\x16\n" +
+	"\x06warned\x18\x14 \x01(\bR\x06warned\x1a?\n" +
 	"\x11InputWritersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"~\n" +
