@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -84,7 +85,7 @@ func (l *local) Start(_ context.Context, r *telev1.StartRequest) (*telev1.StartR
 	defer l.mu.Unlock()
 	cmd := exec.Command(r.Spec.Command[0], r.Spec.Command[1:]...)
 	j := &localJob{cmd: cmd, ended: make(chan struct{}), changed: make(chan struct{}),
-		job: &telev1.Job{Id: fmt.Sprintf("job%09d", len(l.jobs)), Spec: r.Spec, Status: telev1.JobStatus_JOB_STATUS_RUNNING}}
+		job: &telev1.Job{Id: "job" + strings.Repeat("a", 8) + string(rune('a'+len(l.jobs))), Spec: r.Spec, Status: telev1.JobStatus_JOB_STATUS_RUNNING}}
 	cmd.Dir, cmd.Env = r.Spec.Cwd, []string{"PATH=" + os.Getenv("PATH")}
 	for name, value := range r.Spec.Env {
 		cmd.Env = append(cmd.Env, name+"="+value)

@@ -282,7 +282,7 @@ func contextCandidates() []candidate {
 // statusesFor are of the jobs that a command is for; none means all.
 func statusesFor(command string) []telev1.JobStatus {
 	switch command {
-	case "attach", "exec", "kill", "stop":
+	case "attach", "exec", "kill", "pause", "resume", "set", "stop":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUBMITTED, telev1.JobStatus_JOB_STATUS_RUNNING}
 	case "rm":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUCCESS, telev1.JobStatus_JOB_STATUS_FAILED,
@@ -322,9 +322,14 @@ func (l *typedLine) jobs(ctx context.Context) []candidate {
 	}
 	var list []candidate
 	for _, j := range jobs {
-		if !slices.Contains(l.args, j.Id) {
-			text := printable(strings.Join(j.Spec.GetCommand(), " "))
-			list = append(list, candidate{j.Id, statusNames[j.Status] + "  " + shorten(text, 50)})
+		name := j.Spec.GetName()
+		if slices.Contains(l.args, j.Id) || name != "" && slices.Contains(l.args, name) {
+			continue
+		}
+		text := printable(strings.Join(j.Spec.GetCommand(), " "))
+		list = append(list, candidate{j.Id, statusNames[j.Status] + "  " + shorten(text, 50)})
+		if name != "" {
+			list = append(list, candidate{name, j.Id})
 		}
 	}
 	return list

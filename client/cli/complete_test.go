@@ -41,7 +41,7 @@ func TestComplete(t *testing.T) {
 		asked = request.(*telev1.ListRequest)
 		return &telev1.ListResponse{Jobs: []*telev1.Job{
 			{Id: "bcdefghijklm", Status: telev1.JobStatus_JOB_STATUS_RUNNING, Spec: &telev1.JobSpec{Command: []string{"sleep", "1\n"}}},
-			{Id: jobID},
+			{Id: jobID, Spec: &telev1.JobSpec{Name: "nightly"}},
 		}}, nil
 	}})
 	for _, row := range []struct{ line, kind, want string }{
@@ -53,8 +53,8 @@ func TestComplete(t *testing.T) {
 		{"status --context=p", "words", "--context=prod"},
 		{"why --ou", "words", "--output"},
 		{"why -o json --ou", "words", ""}, // was given
-		{"run --en", "words", "--env"},
-		{"run --env A=b --en", "words", "--env"}, // may be repeated
+		{"run --en", "words", "--env --env-file"},
+		{"run --env A=b --en", "words", "--env --env-file"}, // may be repeated
 		{"why --output ", "words", "text json"},
 		{"why -o ", "words", "text json"},
 		{"why --output=j", "words", "--output=json"},
@@ -70,9 +70,10 @@ func TestComplete(t *testing.T) {
 		{"run --memory 1G ls ", "files", ""},
 		{"run ls --mem", "files", ""}, // the other command's flag
 		{"run -di --mem", "words", "--memory"},
-		{"logs ", "words", "bcdefghijklm " + jobID},
+		{"logs ", "words", "bcdefghijklm " + jobID + " nightly"},
+		{"logs n", "words", "nightly"},
 		{"logs b", "words", "bcdefghijklm"},
-		{"logs " + jobID + " ", "words", ""}, // takes one
+		{"attach " + jobID + " ", "words", ""}, // takes one
 		{"wait " + jobID + " ", "words", "bcdefghijklm"},
 		{"wait -- b", "words", "bcdefghijklm"},
 		{"nothing ", "words", ""},
@@ -98,7 +99,7 @@ func TestComplete(t *testing.T) {
 	}
 	var out bytes.Buffer
 	Complete(t.Context(), parser.Model.Node, []string{"stop", ""}, &out)
-	expect(t, "with meanings", out.String(), "words\nbcdefghijklm\trunning  sleep 1\n"+jobID+"\n")
+	expect(t, "with meanings", out.String(), "words\nbcdefghijklm\trunning  sleep 1\n"+jobID+"\nnightly\t"+jobID+"\n")
 }
 
 // TestCompleteInSilence: whatever is wrong, the answer is that there is nothing.

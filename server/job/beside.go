@@ -16,6 +16,9 @@ import (
 // This file runs further commands in the sandbox of a running job (initproc/beside.go). They are not kept:
 // neither in the record, nor for the next server.
 
+// ErrPaused is returned for what a paused job cannot do.
+var ErrPaused = errors.New("the job is paused; let it go on first: tele resume ID")
+
 // A Beside is a command that runs beside a job's own.
 type Beside struct {
 	*initproc.Beside
@@ -94,6 +97,9 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, err error) {
 	record := j.record
 	running := !j.endedLocked() && !j.ending && j.watching != nil
 	j.mu.Unlock()
+	if running && record.Job.Paused {
+		return s, ErrPaused
+	}
 	if !running {
 		return s, ErrEnded
 	}

@@ -63,6 +63,15 @@ func TestBeside(t *testing.T) {
 	if out, code := runBeside(t, j, "echo still"); out != "still\n" || code != 0 {
 		t.Errorf("got %q, %d", out, code)
 	}
+	if err := j.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Beside(t.Context(), sh("true")); !errors.Is(err, ErrPaused) {
+		t.Errorf("got %v", err)
+	}
+	if err := j.Resume(); err != nil {
+		t.Fatal(err)
+	}
 	// It ends with the job.
 	b, err := j.Beside(t.Context(), sh("exec sleep 1000"))
 	if err != nil {
