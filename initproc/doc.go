@@ -40,7 +40,7 @@
 //	  | clone3, every namespace, into the cgroup ---> |
 //	  |                                               | steps …
 //	  | <------------------------------------- PARKED |
-//	  | PLAN, pieces of the second part ------------> |
+//	  | PLAN, pieces of the second part, files -----> |
 //	  |                                               | fork -------------> | steps …
 //	  | <----------------- FAILED step, errno --------|---------------------| (any step)
 //	  | <----------------- RUNNING pid ---------------| <-- exec'ed ------- |
@@ -53,6 +53,8 @@
 //
 // Init starts before the Go runtime does, or without the linker's flag from this package's
 // initialisation: entry.go.
+//
+// From then on init takes further plans, of commands beside the main one: beside.go.
 //
 // All of it goes over one SOCK_SEQPACKET socket pair, of which init keeps both ends, as it does of
 // the two output pipes (fds.go): a server that dies takes nothing with it.
