@@ -39,6 +39,7 @@ type besides struct {
 	closed  bool // there will be no more
 	token   uint64
 	waiting *Beside // it was begun, and is not known to run
+	left    uint64  // the token of one that nobody waited for any more
 	byPid   map[int]*Beside
 }
 
@@ -155,10 +156,13 @@ func (l *besides) begin(b *Beside) (token uint64, ok bool) {
 	return l.token, !l.closed
 }
 
+// begun ends the wait, if it was not answered.
 func (l *besides) begun() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waiting = nil
+	if l.waiting != nil {
+		l.left, l.waiting = l.token, nil
+	}
 }
 
 // A failed is a command that could not be begun.
@@ -166,11 +170,16 @@ type failed struct{ event initproc.Event }
 
 func (failed) Error() string { return "the command could not be begun" }
 
-// hear takes news of init's.
-func (l *besides) hear(e initproc.Event) {
+// hearBeside takes news of init's.
+func (j *Job) hearBeside(e initproc.Event) {
+	l := &j.besides
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.Token != 0 {
+		if e.Running && e.Token == l.left {
+			_ = j.init.SignalBeside(e.Pid, unix.SIGKILL) // an init that is gone has ended it
+			return
+		}
 		if l.waiting == nil || e.Token != l.token {
 			return // it was said to have failed before
 		}

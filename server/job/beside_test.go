@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -71,6 +72,17 @@ func TestBeside(t *testing.T) {
 	}
 	if err := j.Resume(); err != nil {
 		t.Fatal(err)
+	}
+	// One that nobody waits for any more is ended as soon as it runs.
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := j.Beside(gone, sh("exec sleep 999")); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	for {
+		if out, _ := runBeside(t, j, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [9]99'"); out == "0\n" {
+			break
+		}
 	}
 	// It ends with the job.
 	b, err := j.Beside(t.Context(), sh("exec sleep 1000"))

@@ -47,7 +47,7 @@ func (s *stream) fd() int {
 // watch begins to wait for what the job does.
 func (j *Job) watch() error {
 	w := &watch{job: j}
-	j.init.Heard = j.besides.hear
+	j.init.Heard = j.hearBeside
 	w.streams[0].name, w.streams[0].pipe = output.Stdout, j.init.Stdout
 	w.streams[0].screen = j.screen
 	w.streams[1].name, w.streams[1].pipe = output.Stderr, j.init.Stderr
