@@ -117,9 +117,9 @@ func TestSignalGroup(t *testing.T) {
 	needRoot(t)
 	i, err := start(t, spec(t, "sh", "-c", `
 		trap 'echo command' USR1; trap : USR2
-		sh -c 'trap "echo child" USR1; echo ready; while :; do sleep 1000; done' &
-		setsid sh -c 'trap n=1 USR1; trap "echo other\$n" USR2; echo ready; while :; do sleep 1000; done' &
-		while :; do sleep 1000; done`))
+		sh -c 'trap "echo child" USR1; echo ready; while :; do sleep 1000 & wait $!; done' &
+		setsid sh -c 'trap n=1 USR1; trap "echo other\$n" USR2; echo ready; while :; do sleep 1000 & wait $!; done' &
+		while :; do sleep 1000 & wait $!; done`))
 	if err != nil {
 		t.Fatal(err)
 	}
