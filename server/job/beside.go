@@ -45,7 +45,7 @@ type besides struct {
 
 // Beside begins a command, of which spec has Command, Env, Cwd, Stdin and Terminal, and returns when it runs.
 // The caller closes what it gets.
-func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error) {
+func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
@@ -66,7 +66,11 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error)
 	if !ok {
 		return nil, ErrEnded
 	}
-	defer j.besides.begun()
+	defer func() {
+		if err != nil {
+			j.giveUp(b)
+		}
+	}()
 	if b.Beside, err = j.init.RunBeside(plan, s, token); err != nil {
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, syscall.EBADF) {
 			err = ErrEnded
@@ -76,7 +80,7 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error)
 	select {
 	case err = <-b.started:
 	case <-ctx.Done():
-		err = context.Cause(ctx) // it ends by its pipes
+		err = context.Cause(ctx)
 	}
 	var e failed
 	if errors.As(err, &e) {
@@ -87,9 +91,8 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error)
 	}
 	if err != nil {
 		b.Close()
-		return nil, err
 	}
-	return b, nil
+	return b, err
 }
 
 // besideSpec is the sandbox of the job, with what runs beside its command.
@@ -151,17 +154,24 @@ func (b *Beside) HangUp() {
 func (l *besides) begin(b *Beside) (token uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return 0, false
+	}
 	l.token++
 	l.waiting = b
-	return l.token, !l.closed
+	return l.token, true
 }
 
-// begun ends the wait, if it was not answered.
-func (l *besides) begun() {
+// giveUp ends a command that nobody waits for any more: now, or as soon as it runs.
+func (j *Job) giveUp(b *Beside) {
+	l := &j.besides
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waiting != nil {
+	switch {
+	case l.waiting == b:
 		l.left, l.waiting = l.token, nil
+	case b.pid != 0:
+		_ = b.Signal(unix.SIGKILL) // an init that is gone has ended it
 	}
 }
 
