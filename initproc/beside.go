@@ -1,10 +1,13 @@
 package initproc
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,11 +19,13 @@ import (
 //	server                                         init                    command
 //	  | PLAN, with a file that is it, and pipes ----> |
 //	  |                                               | fork -------------> | steps …
-//	  | <------------ BESIDEFAILED step, errno -------|---------------------| (any step)
-//	  | <------------ BESIDERUNNING pid --------------| <-- exec'ed ------- |
+//	  | <------------ BESIDERUNNING pid --------------|                     |
+//	  | <------------ end of the status pipe, or BESIDEFAILED in it --------| exec'ed, or not
 //	  | <------------ BESIDEEXIT pid, status ---------| <-- exits --------- |
 //
-// A step that fails ends that plan alone. Its pipes and its terminal are the server's own: unlike the main
+// A step of init's own that fails is BESIDEFAILED on the socket, and ends that plan alone. The command's
+// process says so itself, through a pipe that execve(2) closes; nobody but the server waits for it, since
+// others of the job can stop it. Its pipes and its terminal are the server's own: unlike the main
 // command, one beside it is not there for the next server.
 
 // maxBeside is how many commands may run beside the main one.
@@ -36,13 +41,14 @@ type Beside struct {
 	// Terminal is there instead with Spec.Terminal, once the command runs.
 	Terminal *os.File
 
-	files []*os.File // for init
+	status *os.File
+	files  []*os.File // for init
 }
 
 // Close lets go of it: the command reads the end of its input, and cannot write any more.
 func (s *Beside) Close() {
 	s.closeFiles()
-	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr, s.Terminal} {
+	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr, s.Terminal, s.status} {
 		if f != nil {
 			_ = f.Close() // what was written is the command's
 		}
@@ -56,8 +62,8 @@ func (s *Beside) closeFiles() {
 	s.files = nil
 }
 
-// newBeside makes the pipes of a command without a terminal.
-func newBeside(stdin bool) (*Beside, error) {
+// newBeside makes the pipes of a command.
+func newBeside(stdin, terminal bool) (*Beside, error) {
 	s := &Beside{}
 	pipe := func(ours **os.File, our, inits int) error {
 		var fds [2]int
@@ -69,15 +75,38 @@ func newBeside(stdin bool) (*Beside, error) {
 		s.files = append(s.files, os.NewFile(uintptr(fds[inits]), "pipe"))
 		return nil
 	}
-	var err error
-	if stdin {
-		err = pipe(&s.Stdin, 1, 0)
+	err := pipe(&s.status, 0, 1)
+	if stdin && !terminal {
+		err = errors.Join(err, pipe(&s.Stdin, 1, 0))
 	}
-	if err = errors.Join(err, pipe(&s.Stdout, 0, 1), pipe(&s.Stderr, 0, 1)); err != nil {
+	if !terminal {
+		err = errors.Join(err, pipe(&s.Stdout, 0, 1), pipe(&s.Stderr, 0, 1))
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// Executed waits until the command runs, or returns why it does not, a *StepError, or how ctx ended. It may
+// have been killed before: then it has run, for all that is known, and its end follows.
+func (s *Beside) Executed(ctx context.Context, plan *Plan) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.status.SetReadDeadline(time.Unix(1, 0)) }) // fails for a closed one
+	defer stop()
+	var m message
+	n, err := s.status.Read(raw(&m))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return context.Cause(ctx)
+	case err == io.EOF:
+		return nil
+	case err != nil:
+		return err
+	case n != messageSize || m.kind != msgBesideFailed:
+		return fmt.Errorf("a command in the sandbox said %d bytes before it began", n)
+	}
+	return plan.stepError(m.value, syscall.Errno(m.detail))
 }
 
 // NewBesidePlan is the plan for a command in the sandbox that was made for s, with s's Command, Env, Cwd,
@@ -142,7 +171,7 @@ func besideFiles(b *builder, s Spec) (fds [3]arg) {
 		b.keep("keep the terminal's other side for the server", master, fdBesideMaster)
 		return [3]arg{slave, slave, slave}
 	}
-	next := fdFiles + 1
+	next := fdStatus + 1
 	for i := range fds {
 		if i > 0 || s.Stdin {
 			fds[i] = number(next)
@@ -155,24 +184,19 @@ func besideFiles(b *builder, s Spec) (fds [3]arg) {
 // RunBeside begins a command beside the main one. What becomes of it, the init's Heard is told, with token.
 // The caller closes what it gets.
 func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
-	beside := &Beside{}
-	if s.Terminal == nil {
-		var err error
-		if beside, err = newBeside(s.Stdin); err != nil {
-			return nil, err
-		}
+	beside, err := newBeside(s.Stdin, s.Terminal != nil)
+	if err != nil {
+		return nil, err
 	}
+	defer beside.closeFiles()
 	blob, err := memory(plan.parts[0])
 	if err != nil {
 		beside.Close()
 		return nil, err
 	}
 	defer blob.Close()
-	defer beside.closeFiles()
-	i.sending.Lock()
-	defer i.sending.Unlock()
 	m := message{kind: msgPlan, value: uint32(len(plan.parts[0])), userUsec: token}
-	if err := i.sendLocked(m, append([]*os.File{blob}, beside.files...)...); err != nil {
+	if err := i.send(m, append([]*os.File{blob}, beside.files...)...); err != nil {
 		beside.Close()
 		return nil, err
 	}
@@ -196,7 +220,7 @@ func memory(text []byte) (*os.File, error) {
 	return f, nil
 }
 
-// TakeTerminal takes the terminal of a command beside the main one that has one and runs now, before the
+// TakeTerminal takes the terminal of a command beside the main one that has one and was forked, before the
 // next plan is sent.
 func (i *Init) TakeTerminal(s *Beside) error {
 	fd, err := i.takeOne(fdBesideMaster, "terminal")
@@ -212,20 +236,19 @@ func (i *Init) SignalBeside(pid int, s syscall.Signal) error {
 	return i.send(message{kind: msgSignal, value: uint32(s), detail: int32(-pid)})
 }
 
-// An Event is news of a command beside the main one: it runs, it could not be begun, or it has ended. One
-// that could not be begun after it was forked may be said to run, afterwards, and does end.
+// An Event is news of a command beside the main one: it was forked, it could not be, or it has ended.
 type Event struct {
-	Running bool
-	Token   uint64 // of RunBeside; none for one that has ended
-	Pid     int    // in the sandbox; 0 for one that could not be begun
-	Status  syscall.WaitStatus
+	Forked bool
+	Token  uint64 // of RunBeside; none for one that has ended
+	Pid    int    // in the sandbox; 0 for one that could not be begun
+	Status syscall.WaitStatus
 
 	failed bool
 	step   uint32
 	errno  syscall.Errno
 }
 
-// Err is why a command with this plan could not be begun, a *StepError or ErrBesides; nil for one that was.
+// Err is why a command with this plan could not be forked, a *StepError or ErrBesides; nil for one that was.
 func (e *Event) Err(plan *Plan) error {
 	switch {
 	case !e.failed:
@@ -239,7 +262,7 @@ func (e *Event) Err(plan *Plan) error {
 func (m *message) event() (e Event, is bool) {
 	switch m.kind {
 	case msgBesideRunning:
-		return Event{Running: true, Token: m.userUsec, Pid: int(m.value)}, true
+		return Event{Forked: true, Token: m.userUsec, Pid: int(m.value)}, true
 	case msgBesideFailed:
 		return Event{Token: m.userUsec, failed: true, step: m.value, errno: syscall.Errno(m.detail)}, true
 	case msgBesideExit:

@@ -23,7 +23,7 @@ func hearNews(i *Init) *news {
 	n := &news{Init: i, running: map[int]bool{}}
 	i.Heard = func(e Event) {
 		n.events = append(n.events, e)
-		if n.running[e.Pid] = true; !e.Running {
+		if n.running[e.Pid] = true; !e.Forked {
 			delete(n.running, e.Pid)
 		}
 	}
@@ -67,11 +67,15 @@ func send(t *testing.T, i *news, s Spec, plan *Plan) (*Beside, Event, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	for {
-		if e := i.next(t); e.Token == token {
-			return b, e, e.Err(plan)
-		}
+	e := i.next(t)
+	for e.Token != token {
+		e = i.next(t)
 	}
+	err = e.Err(plan)
+	if err == nil {
+		err = b.Executed(t.Context(), plan)
+	}
+	return b, e, err
 }
 
 func all(t *testing.T, f *os.File) string {
@@ -97,7 +101,7 @@ func TestBeside(t *testing.T) {
 	had := descriptors(t, i.Pid)
 	s.Stdin = true
 	b, e, _ := beside(t, i, s, "sh", "-c", "cat /tmp/file; id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; cat /dev/stdin >&2; exit 7")
-	if !e.Running || e.Pid < 2 {
+	if !e.Forked || e.Pid < 2 {
 		t.Fatalf("%+v", e)
 	}
 	if _, err := b.Stdin.WriteString("input"); err != nil {
@@ -109,7 +113,7 @@ func TestBeside(t *testing.T) {
 	if out != want || errs != "input" {
 		t.Errorf("got %q and %q, want %q", out, errs, want)
 	}
-	if end := i.next(t); end.Running || end.Pid != e.Pid || end.Status.ExitStatus() != 7 {
+	if end := i.next(t); end.Forked || end.Pid != e.Pid || end.Status.ExitStatus() != 7 {
 		t.Errorf("%+v", end)
 	}
 	// Nothing of it is left in init, nor anything else.
@@ -216,7 +220,7 @@ func TestBesideFails(t *testing.T) {
 		e = i.next(t)
 	}
 	for range maxBeside {
-		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Running {
+		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Forked {
 			t.Fatal(err)
 		}
 	}

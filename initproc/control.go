@@ -47,42 +47,51 @@ func (i *Init) sendPart(files ...*os.File) error {
 	return nil
 }
 
-func (i *Init) send(m message) error {
+// ErrBusy says that init has not taken what was sent before.
+var ErrBusy = errors.New("the sandbox's init does not answer")
+
+// send sends a message to an init that has its plan. It does not wait: who sends may have locks, and init
+// always answers soon, or never.
+func (i *Init) send(m message, files ...*os.File) error {
 	i.sending.Lock()
 	defer i.sending.Unlock()
-	return i.sendLocked(m)
+	return i.sendLocked(m, files...)
 }
 
-// sendLocked sends a message, and at most four files with it, unix(7), SCM_RIGHTS.
+// sendLocked sends a message, and at most six files with it, unix(7), SCM_RIGHTS. It does not wait.
 func (i *Init) sendLocked(m message, files ...*os.File) error {
 	m.version = messageVersion
-	if len(files) == 0 {
-		if _, err := i.control.Write(raw(&m)); err != nil {
-			return fmt.Errorf("send to the sandbox's init: %w", err)
+	var rights []byte
+	if len(files) > 0 {
+		var fds []int
+		for _, f := range files {
+			fd, err := descriptor(f)
+			if err != nil {
+				return err
+			}
+			fds = append(fds, int(fd))
 		}
-		return nil
-	}
-	var fds []int
-	for _, f := range files {
-		fd, err := descriptor(f)
-		if err != nil {
-			return err
-		}
-		fds = append(fds, int(fd))
+		rights = unix.UnixRights(fds...)
 	}
 	conn, err := i.control.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var sendErr error
-	err = conn.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendmsg(int(fd), raw(&m), unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
-		return sendErr != unix.EAGAIN
+	err = conn.Control(func(fd uintptr) {
+		for sendErr = unix.EINTR; sendErr == unix.EINTR; {
+			sendErr = unix.Sendmsg(int(fd), raw(&m), rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		}
 	})
-	if err == nil && sendErr != nil {
-		err = fmt.Errorf("send to the sandbox's init: %w", os.NewSyscallError("sendmsg", sendErr))
+	switch {
+	case err != nil:
+		return err
+	case sendErr == unix.EAGAIN:
+		return ErrBusy
+	case sendErr != nil:
+		return fmt.Errorf("send to the sandbox's init: %w", os.NewSyscallError("sendmsg", sendErr))
 	}
-	return err
+	return nil
 }
 
 // peek returns the first message that waits in the socket, or errNothing, and leaves it there: a server

@@ -39,6 +39,7 @@ const (
 	fdOOM           = 9
 	fdJoin          = 10
 	fdFiles         = 10
+	fdStatus        = 11 // of a plan beside the main one
 	fdBesideMaster  = 57 // above all that a plan opens, as are those that follow
 	fdSlave         = 58
 	fdTerminal      = 59

@@ -121,7 +121,7 @@ func (in *Input) Read() (int64, error) {
 
 // Close lets go of it. Init has it still.
 func (in *Input) Close() {
-	for _, f := range []*os.File{in.Spool, in.Pipe, in.read} {
+	for _, f := range []*os.File{in.Pipe, in.read, in.Spool} { // Move, which uses both, has ended when Pipe is closed
 		if f != nil {
 			_ = f.Close() // what was written is in the pipe
 		}

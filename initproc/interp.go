@@ -41,13 +41,13 @@ type machine struct {
 	fds    [3]unix.PollFd     // what it waits for
 	iov    [2]uintptr
 	header [7]uintptr // struct msghdr
-	rights [4]uintptr // struct cmsghdr, with up to four descriptors behind it
+	rights [5]uintptr // struct cmsghdr, with up to six descriptors behind it
 	answer [18]uint64 // struct stat or struct rusage
 }
 
 const (
 	rightsHeader = 16
-	rightsSize   = 32
+	rightsSize   = 40
 )
 
 const (
@@ -402,7 +402,8 @@ func (m *machine) tolerate(s *step, e int32) {
 
 // fork starts the command's process. The two share nothing but what fork(2) shares, and what the
 // plan says; CLONE_VFORK only makes init wait until the child has executed its program, so that
-// "running" is true when it is said.
+// "running" is true when it is said. Beside the main command there are others of the job's, which can stop
+// a child of their user's before it has executed anything: init does not wait for that one.
 //
 //go:norace
 //go:nosplit
@@ -413,7 +414,11 @@ func (m *machine) fork(s *step) {
 		m.broken, m.other = uint32(unix.EUSERS), uintptr(at)
 		return
 	}
-	pid := sys(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD)|uintptr(s.args[1]), 0, 0, 0, 0, 0)
+	flags := uintptr(unix.SIGCHLD) | uintptr(s.args[1])
+	if !m.beside {
+		flags |= unix.CLONE_VFORK
+	}
+	pid := sys(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	switch {
 	case pid == 0:
 		m.child = true
@@ -574,11 +579,13 @@ func (m *machine) sayBeside(kind, value uint32, detail int32) {
 //go:nosplit
 func (m *machine) fail(e int32) {
 	if m.beside {
-		m.sayBeside(msgBesideFailed, m.next, e)
 		if !m.child {
+			m.sayBeside(msgBesideFailed, m.next, e)
 			m.supervised()
 			return
 		}
+		m.msg.kind, m.msg.version, m.msg.value, m.msg.detail = msgBesideFailed, messageVersion, m.next, e
+		sys(unix.SYS_WRITE, fdStatus, uintptr(unsafe.Pointer(&m.msg)), messageSize, 0, 0, 0)
 	} else {
 		m.say(msgFailed, (*header)(at(m.plan)).before+m.next, e)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -24,22 +25,22 @@ type Beside struct {
 	*initproc.Beside
 	job *Job
 
-	pid     int
-	started chan error    // nil once it runs, or why not
-	done    chan struct{} // closed when it has ended
-	status  syscall.WaitStatus
-	lost    bool // nobody saw how
+	token  uint64
+	pid    int
+	forked chan initproc.Event // how the fork went, or closed by the end of all
+	done   chan struct{}       // closed when it has ended
+	status syscall.WaitStatus
+	lost   bool // nobody saw how
 }
 
 // besides are those of a job.
 type besides struct {
-	starting sync.Mutex // held while one is begun
+	starting chan struct{} // full while one is begun
 
 	mu      sync.Mutex
 	closed  bool // there will be no more
 	token   uint64
-	waiting *Beside // it was begun, and is not known to run
-	left    uint64  // the token of one that nobody waited for any more
+	waiting map[uint64]*Beside // by token: not known to be forked; nil for those that nobody waits for
 	byPid   map[int]*Beside
 }
 
@@ -59,11 +60,14 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	j.besides.starting.Lock()
-	defer j.besides.starting.Unlock()
-	b := &Beside{job: j, started: make(chan error, 1), done: make(chan struct{})}
-	token, ok := j.besides.begin(b)
-	if !ok {
+	select { // a terminal is taken before the next one is made
+	case j.besides.starting <- struct{}{}:
+		defer func() { <-j.besides.starting }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	b := &Beside{job: j, forked: make(chan initproc.Event, 1), done: make(chan struct{})}
+	if !j.besides.begin(b) {
 		return nil, ErrEnded
 	}
 	defer func() {
@@ -71,28 +75,38 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 			j.giveUp(b)
 		}
 	}()
-	if b.Beside, err = j.init.RunBeside(plan, s, token); err != nil {
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, syscall.EBADF) {
+	if b.Beside, err = j.init.RunBeside(plan, s, b.token); err != nil {
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
 			err = ErrEnded
 		}
 		return nil, err
 	}
-	select {
-	case err = <-b.started:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	var e failed
-	if errors.As(err, &e) {
-		err = e.event.Err(plan)
-	}
-	if err == nil && s.Terminal != nil {
-		err = j.init.TakeTerminal(b.Beside)
-	}
-	if err != nil {
+	if err = b.await(ctx, plan, s.Terminal != nil); err != nil {
 		b.Close()
+		return nil, err
 	}
-	return b, err
+	return b, nil
+}
+
+// await returns when the command runs, and its terminal is taken.
+func (b *Beside) await(ctx context.Context, plan *initproc.Plan, terminal bool) error {
+	select {
+	case e, ok := <-b.forked:
+		if !ok {
+			return ErrEnded
+		}
+		if err := e.Err(plan); err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if terminal {
+		if err := b.job.init.TakeTerminal(b.Beside); err != nil {
+			return err
+		}
+	}
+	return b.Executed(ctx, plan)
 }
 
 // besideSpec is the sandbox of the job, with what runs beside its command.
@@ -150,66 +164,55 @@ func (b *Beside) HangUp() {
 	}()
 }
 
-// begin makes b the one that is begun.
-func (l *besides) begin(b *Beside) (token uint64, ok bool) {
+// begin enters one that is about to be begun.
+func (l *besides) begin(b *Beside) (ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return 0, false
+		return false
 	}
 	l.token++
-	l.waiting = b
-	return l.token, true
+	b.token = l.token
+	l.waiting[b.token] = b
+	return true
 }
 
-// giveUp ends a command that nobody waits for any more: now, or as soon as it runs.
+// giveUp ends a command that nobody waits for any more: now, or as soon as it is forked.
 func (j *Job) giveUp(b *Beside) {
 	l := &j.besides
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.waiting == b:
-		l.left, l.waiting = l.token, nil
-	case b.pid != 0:
+	if _, waits := l.waiting[b.token]; waits {
+		l.waiting[b.token] = nil
+	} else if b.pid != 0 {
 		_ = b.Signal(unix.SIGKILL) // an init that is gone has ended it
 	}
 }
-
-// A failed is a command that could not be begun.
-type failed struct{ event initproc.Event }
-
-func (failed) Error() string { return "the command could not be begun" }
 
 // hearBeside takes news of init's.
 func (j *Job) hearBeside(e initproc.Event) {
 	l := &j.besides
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.Token != 0 {
-		if e.Running && e.Token == l.left {
-			_ = j.init.SignalBeside(e.Pid, unix.SIGKILL) // an init that is gone has ended it
-			return
+	if e.Token == 0 {
+		if b := l.byPid[e.Pid]; b != nil {
+			delete(l.byPid, e.Pid)
+			b.status = e.Status
+			close(b.done)
 		}
-		if l.waiting == nil || e.Token != l.token {
-			return // it was said to have failed before
-		}
-		if !e.Running {
-			l.waiting.started <- failed{e}
-		} else {
-			l.waiting.pid = e.Pid
-			if l.byPid == nil {
-				l.byPid = map[int]*Beside{}
-			}
-			l.byPid[e.Pid] = l.waiting
-			l.waiting.started <- nil
-		}
-		l.waiting = nil
 		return
 	}
-	if b := l.byPid[e.Pid]; b != nil {
-		delete(l.byPid, e.Pid)
-		b.status = e.Status
-		close(b.done)
+	b, known := l.waiting[e.Token]
+	delete(l.waiting, e.Token)
+	switch {
+	case b != nil:
+		if e.Forked {
+			b.pid = e.Pid
+			l.byPid[e.Pid] = b
+		}
+		b.forked <- e
+	case known && e.Forked:
+		_ = j.init.SignalBeside(e.Pid, unix.SIGKILL) // the same
 	}
 }
 
@@ -218,9 +221,11 @@ func (l *besides) over() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	if l.waiting != nil {
-		l.waiting.started <- ErrEnded
-		l.waiting = nil
+	for token, b := range l.waiting {
+		delete(l.waiting, token)
+		if b != nil {
+			close(b.forked)
+		}
 	}
 	for pid, b := range l.byPid {
 		delete(l.byPid, pid)

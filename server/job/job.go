@@ -263,9 +263,14 @@ func (j *Job) amendLocked(change func(*recordv1.Record) bool) error {
 }
 
 func (j *Job) killAtLocked(at time.Time) {
-	init := j.init
+	init, group := j.init, j.group
 	j.timers = append(j.timers, time.AfterFunc(time.Until(at), func() {
-		_ = init.SignalAll(unix.SIGKILL) // the same
+		// One that is gone has ended the job. One that does not answer goes with it, and how the command ended
+		// is not known then.
+		if err := init.SignalAll(unix.SIGKILL); errors.Is(err, initproc.ErrBusy) {
+			err = group.Kill()
+			j.table.options.Log.Warn().Err(err).Str("job", j.id).Msg("the sandbox's init does not answer and is killed with the job")
+		}
 	}))
 }
 
