@@ -26,6 +26,8 @@ type Exec struct {
 
 	sending sync.Mutex
 	ended   bool // nothing can be sent any more
+
+	taken chan uint64 // how much of the input the server has passed on; the newest
 }
 
 // Exec starts a command in a running job, and returns when it runs; the caller calls Wait. When the connection
@@ -47,23 +49,35 @@ func (c *Client) Exec(ctx context.Context, start *telev1.ExecStart, o ExecOption
 		cancel()
 		return nil, err
 	}
-	e := &Exec{stream: stream, cancel: cancel, out: [2]io.Writer{o.Stdout, o.Stderr}}
+	e := &Exec{stream: stream, cancel: cancel, out: [2]io.Writer{o.Stdout, o.Stderr}, taken: make(chan uint64, 1)}
 	if o.Stdin != nil {
-		go e.feed(o.Stdin)
+		go e.feed(ctx, o.Stdin)
 	}
 	return e, nil
 }
 
-// feed passes the input on. A Read that waits when the command ends goes on, once.
-func (e *Exec) feed(r io.Reader) {
+// feed passes the input on, and waits while the command does not read: else signals would wait behind it. A
+// Read that waits when the command ends goes on, once.
+func (e *Exec) feed(ctx context.Context, r io.Reader) {
 	buf := make([]byte, inputPiece)
-	for {
+	for sent, taken := uint64(0), uint64(0); ; {
+		for sent-taken > inputAhead-inputPiece {
+			select {
+			case taken = <-e.taken:
+			case <-ctx.Done():
+				return
+			}
+		}
 		n, err := r.Read(buf)
 		if !e.send(&telev1.ExecRequest{Data: buf[:n], End: err != nil}) || err != nil {
 			return
 		}
+		sent += uint64(n)
 	}
 }
+
+// inputAhead is how much input the server is sent that it has not passed on.
+const inputAhead = 1 << 20
 
 func (e *Exec) send(m *telev1.ExecRequest) bool {
 	e.sending.Lock()
@@ -98,6 +112,13 @@ func (e *Exec) Wait() (*telev1.ExecExit, error) {
 			return nil, err
 		case r.Exit != nil:
 			return r.Exit, nil
+		case r.Accepted > 0:
+			select {
+			case <-e.taken:
+			default:
+			}
+			e.taken <- r.Accepted
+			continue
 		}
 		to := e.out[0]
 		if r.Stream == telev1.OutputStream_OUTPUT_STREAM_STDERR {

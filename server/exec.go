@@ -45,7 +45,8 @@ func (s *service) Exec(stream execStream) error {
 	if err != nil {
 		return toStatusOfStart(err, spec)
 	}
-	e := &execution{Beside: b, stream: stream}
+	e := &execution{Beside: b, stream: stream, output: make(chan *telev1.ExecResponse),
+		input: inbox{news: make(chan struct{}, 1)}}
 	err = e.run(ctx)
 	select {
 	case <-b.Done():
@@ -63,7 +64,40 @@ type execution struct {
 	*job.Beside
 	stream  execStream
 	output  chan *telev1.ExecResponse
+	input   inbox
 	workers sync.WaitGroup
+}
+
+// An inbox is input that waits while the command does not read. What else the client says is not behind it.
+type inbox struct {
+	mu   sync.Mutex
+	data []byte
+	end  bool
+	news chan struct{} // has one when there is something
+}
+
+// maxAhead is how much that may be.
+const maxAhead = 1<<20 + maxInput
+
+func (i *inbox) put(data []byte, end bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.data)+len(data) > maxAhead {
+		return status.Error(codes.ResourceExhausted, "more input than 1 MiB waits for the command to read; send more when accepted says so")
+	}
+	i.data, i.end = append(i.data, data...), i.end || end
+	select {
+	case i.news <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (i *inbox) take() (data []byte, end bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	data, i.data = i.data, nil
+	return data, i.end
 }
 
 // run passes input and output until the command has ended.
@@ -71,9 +105,9 @@ func (e *execution) run(ctx context.Context) error {
 	if err := e.stream.Send(&telev1.ExecResponse{}); err != nil {
 		return err
 	}
-	e.output = make(chan *telev1.ExecResponse)
 	heard := make(chan error, 1)
-	e.workers.Go(func() { heard <- e.hear(ctx) })
+	go func() { heard <- e.hear() }() // ends with the stream, which ends with its handler
+	e.workers.Go(func() { e.write(ctx) })
 	var readers sync.WaitGroup
 	read := make(chan struct{})
 	if e.Terminal != nil {
@@ -165,15 +199,25 @@ func now(f *os.File, buf []byte) (n int, err error) {
 }
 
 // hear does what the client says. It returns nil when that will say no more, and the command goes on.
-func (e *execution) hear(ctx context.Context) error {
+func (e *execution) hear() error {
 	for {
 		m, err := e.stream.Recv()
-		if err == io.EOF {
-			e.endInput()
-			return nil
-		}
-		if err != nil {
+		last := err == io.EOF
+		switch {
+		case last:
+			m = &telev1.ExecRequest{End: true}
+		case err != nil:
 			return err
+		case len(m.Data) > maxInput:
+			return toStatus(&job.BadRequest{Field: "data", Why: "is longer than 128 KiB"})
+		}
+		if len(m.Data) > 0 || m.End {
+			if err := e.input.put(m.Data, m.End); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
 		}
 		if err := e.do(m); err != nil {
 			return toStatus(err)
@@ -181,17 +225,46 @@ func (e *execution) hear(ctx context.Context) error {
 	}
 }
 
-func (e *execution) do(m *telev1.ExecRequest) error {
-	in := e.Stdin
+// write writes input, and says how much of it the command's pipe or terminal has.
+func (e *execution) write(ctx context.Context) {
+	in, written := e.Stdin, uint64(0)
 	if e.Terminal != nil {
 		in = e.Terminal
 	}
-	if len(m.Data) > 0 && in != nil {
-		_, _ = in.Write(m.Data) // who reads no more needs no more
+	for {
+		select {
+		case <-e.input.news:
+		case <-ctx.Done():
+			return
+		}
+		data, end := e.input.take()
+		if in != nil && len(data) > 0 {
+			_, _ = in.Write(data) // who reads no more needs no more
+		}
+		if end && in != nil {
+			endInput(in, e.Terminal != nil)
+			in = nil
+		}
+		written += uint64(len(data))
+		select {
+		case e.output <- &telev1.ExecResponse{Accepted: written}:
+		case <-ctx.Done():
+			return
+		}
 	}
-	if m.End {
-		e.endInput()
+}
+
+// endInput lets the command read the end of its input.
+func endInput(in *os.File, terminal bool) {
+	if terminal {
+		_, _ = in.Write([]byte{4}) // VEOF, termios(3)
+		return
 	}
+	_ = in.Close() // what was written is in the pipe
+}
+
+// do does what is not input.
+func (e *execution) do(m *telev1.ExecRequest) error {
 	if m.Size != nil && e.Terminal != nil {
 		if err := job.CheckSize("size", m.Size); err != nil {
 			return err
@@ -207,14 +280,4 @@ func (e *execution) do(m *telev1.ExecRequest) error {
 		_ = e.Signal(signal) // the same
 	}
 	return nil
-}
-
-// endInput lets the command read the end of its input.
-func (e *execution) endInput() {
-	switch {
-	case e.Terminal != nil:
-		_, _ = e.Terminal.Write([]byte{4}) // VEOF, termios(3)
-	case e.Stdin != nil:
-		_ = e.Stdin.Close() // what was written is in the pipe
-	}
 }

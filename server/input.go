@@ -15,7 +15,7 @@ import (
 type inputStream = grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]
 
 // maxInput is how much one message may bring.
-const maxInput = 1 << 20
+const maxInput = 128 << 10
 
 func (s *service) WriteInput(stream inputStream) error {
 	ctx, cancel := s.table.With(stream.Context())
@@ -94,7 +94,7 @@ func takeAll(ctx context.Context, stream inputStream, w *job.InputWriter) error 
 // take takes one message, answers it, and tells whether the job wants more.
 func take(ctx context.Context, stream inputStream, w *job.InputWriter, m *telev1.WriteInputRequest) (more bool, err error) {
 	if len(m.Data) > maxInput {
-		return false, toStatus(&job.BadRequest{Field: "data", Why: "is longer than 1 MiB"})
+		return false, toStatus(&job.BadRequest{Field: "data", Why: "is longer than 128 KiB"})
 	}
 	have, err := w.Write(ctx, int64(m.Offset), m.Data, m.End)
 	closed := errors.Is(err, job.ErrInputClosed)

@@ -70,6 +70,9 @@ func (s *session) execute(start *telev1.ExecStart, stdin bool) (*telev1.ExecExit
 	s.id, s.exec = start.JobId, run
 	s.mu.Unlock()
 	later.Reader = s.streams.In
+	if start.Terminal != nil {
+		defer s.followSize()()
+	}
 	if start.Terminal != nil && o.Stdin != nil {
 		in, restore := s.takeTerminal()
 		defer restore()

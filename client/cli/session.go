@@ -150,6 +150,9 @@ func (s *session) follow(job *telev1.Job, o client.OutputOptions) (*telev1.Job, 
 func (s *session) copy(job *telev1.Job, o client.OutputOptions) (*telev1.Job, error) {
 	in := s.streams.In
 	if job.Spec.GetTerminal() != nil {
+		defer s.followSize()()
+	}
+	if job.Spec.GetTerminal() != nil && job.Spec.GetStdin() && in != nil {
 		var restore func()
 		in, restore = s.takeTerminal()
 		defer restore()

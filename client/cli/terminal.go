@@ -42,8 +42,8 @@ func terminalSize(files ...*os.File) *telev1.TerminalSize {
 	return &telev1.TerminalSize{Rows: 24, Columns: 80}
 }
 
-// takeTerminal makes tele's own terminal, where it has one, the job's: what is typed is passed on as it is,
-// and so are changes of its size. The caller calls restore before anything else is written to it.
+// takeTerminal makes tele's own terminal, where it has one, the job's: what is typed is passed on as it is.
+// The caller calls restore before anything else is written to it.
 func (s *session) takeTerminal() (in io.Reader, restore func()) {
 	file, ok := s.streams.In.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
@@ -55,31 +55,36 @@ func (s *session) takeTerminal() (in io.Reader, restore func()) {
 		return s.streams.In, func() {}
 	}
 	raw(s.streams.Err, true)
-	sizes := make(chan os.Signal, 1)
-	signal.Notify(sizes, unix.SIGWINCH)
-	sizes <- unix.SIGWINCH // it may have changed since the job was started
-	go s.resize(sizes, file)
 	return &keyboard{session: s, from: file}, func() {
-		signal.Stop(sizes)
 		_ = term.Restore(int(file.Fd()), before) // a terminal that is gone needs it not
 		raw(s.streams.Err, false)
 	}
 }
 
-// resize passes on each change of the terminal's size. One that cannot be passed on does no harm.
-func (s *session) resize(sizes <-chan os.Signal, file *os.File) {
-	for {
-		select {
-		case <-sizes:
-			if s.exec != nil {
-				s.exec.Resize(terminalSize(file))
-				continue
-			}
-			_ = s.client.Resize(s.ctx, s.id, terminalSize(file))
-		case <-s.ctx.Done():
-			return
-		}
+// followSize gives the job's terminal the size of tele's own, where it has one, until stop is called. A size
+// that cannot be passed on does no harm.
+func (s *session) followSize() (stop func()) {
+	if sizeOf(os.Stdout) == nil && sizeOf(os.Stdin) == nil {
+		return func() {}
 	}
+	sizes := make(chan os.Signal, 1)
+	signal.Notify(sizes, unix.SIGWINCH)
+	sizes <- unix.SIGWINCH // it may have changed since the job was started
+	go func() {
+		for {
+			select {
+			case <-sizes:
+				if size := terminalSize(os.Stdout, os.Stdin); s.exec != nil {
+					s.exec.Resize(size)
+				} else {
+					_ = s.client.Resize(s.ctx, s.id, size)
+				}
+			case <-s.ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(sizes) }
 }
 
 // A keyboard reads what is typed, and leaves the job when that is the detach keys. All but the last of

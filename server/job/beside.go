@@ -35,13 +35,12 @@ type Beside struct {
 
 // besides are those of a job.
 type besides struct {
-	starting chan struct{} // full while one is begun
-
-	mu      sync.Mutex
-	closed  bool // there will be no more
-	token   uint64
-	waiting map[uint64]*Beside // by token: not known to be forked; nil for those that nobody waits for
-	byPid   map[int]*Beside
+	mu       sync.Mutex
+	starting chan struct{} // turn
+	closed   bool          // there will be no more
+	token    uint64
+	waiting  map[uint64]*Beside // by token: not known to be forked; nil for those that nobody waits for
+	byPid    map[int]*Beside
 }
 
 // Beside begins a command, of which spec has Command, Env, Cwd, Stdin and Terminal, and returns when it runs.
@@ -61,8 +60,8 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	select { // a terminal is taken before the next one is made
-	case j.besides.starting <- struct{}{}:
-		defer func() { <-j.besides.starting }()
+	case j.besides.turn() <- struct{}{}:
+		defer func() { <-j.besides.turn() }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -162,6 +161,16 @@ func (b *Beside) HangUp() {
 		<-b.done
 		kill.Stop()
 	}()
+}
+
+// turn is full while one is begun. What there is here is made for the first one: most jobs have none.
+func (l *besides) turn() chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.starting == nil {
+		l.starting, l.waiting, l.byPid = make(chan struct{}, 1), map[uint64]*Beside{}, map[int]*Beside{}
+	}
+	return l.starting
 }
 
 // begin enters one that is about to be begun.

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/telerun/tele/initproc"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,5 +140,28 @@ func TestBesideIsLeft(t *testing.T) {
 	}
 	if out, _ := runBeside(t, find(t, table, j.id), "echo again"); out != "again\n" {
 		t.Errorf("got %q", out)
+	}
+}
+
+// A job that stops whatever it can, at any moment, holds up who wants to run something in it, and neither its
+// init nor its own end.
+func TestBesideInAHostileJob(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("echo ready; while :; do kill -STOP -1; done"))
+	firstOutput(t, j)
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if b, err := j.Beside(ctx, sh("true")); err == nil {
+			b.HangUp()
+			b.Close()
+		}
+		cancel()
+	}
+	began := time.Now()
+	if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED {
+		t.Errorf("after %v: %v", time.Since(began), job)
 	}
 }

@@ -28,7 +28,7 @@ const (
 	inputBehind = 8 << 20
 	// maxWriter is how long the name of a writer may be.
 	maxWriter = 64
-	// maxWriters is how many a job may have.
+	// maxWriters is how many a job remembers; of one that was forgotten the server has nothing, for all it knows.
 	maxWriters = 256
 )
 
@@ -178,12 +178,10 @@ func (w *InputWriter) Write(ctx context.Context, offset int64, data []byte, end 
 	in := w.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	have, known := in.writers[w.name]
+	have := in.writers[w.name]
 	switch {
 	case in.shut != nil:
 		return have, in.shut
-	case !known && len(in.writers) >= maxWriters:
-		return 0, bad("writer", "is one too many: %d have written to this job", maxWriters)
 	case offset < 0 || offset > have:
 		return have, fmt.Errorf("%w: the server has %d, and these come after %d", ErrInputOffset, have, offset)
 	}
@@ -230,6 +228,7 @@ func (w *InputWriter) Write(ctx context.Context, offset int64, data []byte, end 
 // turnLocked notes that another writer writes now: all that the file has beyond is his.
 func (in *input) turnLocked(ctx context.Context, name string) error {
 	for in.writing != name {
+		in.forgetLocked()
 		writers := maps.Clone(in.writers)
 		writers[name] += 0
 		total := in.accepted.Load()
@@ -245,6 +244,19 @@ func (in *input) turnLocked(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// forgetLocked makes room for another writer. What was forgotten is counted under no name.
+func (in *input) forgetLocked() {
+	for name, n := range in.writers {
+		if len(in.writers) < maxWriters {
+			return
+		}
+		if name != "" && name != in.writing {
+			delete(in.writers, name)
+			in.writers[""] += n
+		}
+	}
 }
 
 // amendLocked changes the job's record, as soon as there is room for it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -60,6 +61,23 @@ func TestInput(t *testing.T) {
 	without := begin(t, table, sh("cat"))
 	if _, _, err := without.InputWriter("a"); !errors.Is(err, ErrNoInput) {
 		t.Errorf("a job without: %v", err)
+	}
+}
+
+// A job forgets writers rather than to refuse new ones, and knows the others under the next server.
+func TestManyInputWriters(t *testing.T) {
+	table := open(t)
+	j := reading(t, table, "cat")
+	for i := range 2 * maxWriters {
+		write(t, writer(t, j, fmt.Sprint(i)), 0, "x", false, 1, nil)
+	}
+	write(t, writer(t, j, "last"), 0, "end", false, 3, nil)
+	table = reopen(t, table)
+	j = find(t, table, j.id)
+	write(t, writer(t, j, "last"), 3, ".", true, 4, nil)
+	wait(t, j)
+	if got, want := read(t, j), strings.Repeat("x", 2*maxWriters)+"end."; got != want {
+		t.Errorf("got %d bytes, want %d", len(got), len(want))
 	}
 }
 

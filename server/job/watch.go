@@ -47,7 +47,6 @@ func (s *stream) fd() int {
 // watch begins to wait for what the job does.
 func (j *Job) watch() error {
 	w := &watch{job: j}
-	j.besides.starting, j.besides.waiting, j.besides.byPid = make(chan struct{}, 1), map[uint64]*Beside{}, map[int]*Beside{}
 	j.init.Heard = j.hearBeside
 	w.streams[0].name, w.streams[0].pipe = output.Stdout, j.init.Stdout
 	w.streams[0].screen = j.screen

@@ -2553,7 +2553,7 @@ type WriteInputRequest struct {
 	// How many bytes of this writer come before data. Less than what the server
 	// has is not an error: what it has is left out. More is OUT_OF_RANGE.
 	Offset uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	// Raw bytes, at most 1 MiB.
+	// Raw bytes, at most 128 KiB.
 	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	// After data there is no more, from any writer: the command reads the end of
 	// its input.
@@ -2779,7 +2779,7 @@ type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message alone.
 	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
-	// Input, at most 1 MiB.
+	// Input, at most 128 KiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// After data there is no more input.
 	End bool `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
@@ -2956,7 +2956,11 @@ type ExecResponse struct {
 	// Raw bytes.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Set in the last message alone.
-	Exit          *ExecExit `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
+	Exit *ExecExit `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
+	// How many bytes of input it has taken or dropped, since the command reads
+	// no more. A client that sends at most 1 MiB more than this is always heard:
+	// what else it sends is not behind its input.
+	Accepted      uint64 `protobuf:"varint,4,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3010,6 +3014,13 @@ func (x *ExecResponse) GetExit() *ExecExit {
 		return x.Exit
 	}
 	return nil
+}
+
+func (x *ExecResponse) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
 }
 
 // ExecExit is how a command in a job ended.
@@ -4185,11 +4196,12 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
 	"\fExecResponse\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12%\n" +
-	"\x04exit\x18\x03 \x01(\v2\x11.tele.v1.ExecExitR\x04exit\"?\n" +
+	"\x04exit\x18\x03 \x01(\v2\x11.tele.v1.ExecExitR\x04exit\x12\x1a\n" +
+	"\baccepted\x18\x04 \x01(\x04R\baccepted\"?\n" +
 	"\bExecExit\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\"$\n" +
