@@ -118,7 +118,7 @@ func TestTerminalOutlivesTheServer(t *testing.T) {
 
 // A command may close its terminal and open it again; what it writes while the pipe is full waits.
 func TestTerminalWaits(t *testing.T) {
-	i, terminal, _ := startTerminal(t, "", "sh", "-c", "exec </dev/null >/dev/null 2>&1; seq 1 300000 >/dev/tty; exec sleep 1000")
+	i, terminal, _ := startTerminal(t, "", "sh", "-c", "exec </dev/null >/dev/null 2>&1; seq 1 160000 >/dev/tty; exec sleep 1000")
 	full := 0
 	for full < pipeSize/4096 { // moves nothing any more
 		readable(t, terminal.FD())
@@ -128,7 +128,7 @@ func TestTerminalWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := see(t, i, terminal, "\r\n300000\r\n"); strings.Count(got, "\n") != 300000 {
+	if got := see(t, i, terminal, "\r\n160000\r\n"); strings.Count(got, "\n") != 160000 {
 		t.Errorf("%d lines", strings.Count(got, "\n"))
 	}
 }

@@ -97,7 +97,7 @@ func TestInputWriterNames(t *testing.T) {
 // A writer waits while the command does not read, and what is kept on the disk meanwhile has a bound.
 func TestInputWaits(t *testing.T) {
 	table := open(t)
-	j := reading(t, table, "echo ready; read line; head -c 100000000 >/dev/null; echo rest; cat")
+	j := reading(t, table, "echo ready; read line; head -c 40000000 >/dev/null; echo rest; cat")
 	firstOutput(t, j)
 	w := writer(t, j, "w")
 	piece := bytes.Repeat([]byte("0123456789abcde\n"), 4096)
@@ -119,7 +119,7 @@ func TestInputWaits(t *testing.T) {
 	if err := j.Signal(syscall.SIGCONT, telev1.SignalTarget_SIGNAL_TARGET_COMMAND, "me"); err != nil {
 		t.Fatal(err)
 	}
-	for at < 120_000_000 {
+	for at < 60_000_000 {
 		have, err := w.Write(t.Context(), at, piece, false)
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestInputWaits(t *testing.T) {
 	}
 	write(t, w, at, "", true, at, nil)
 	wait(t, j)
-	if got, want := int64(len(read(t, j))), int64(len("ready\nrest\n"))+at-16-100_000_000; got != want {
+	if got, want := int64(len(read(t, j))), int64(len("ready\nrest\n"))+at-16-40_000_000; got != want {
 		t.Errorf("%d bytes came out, want %d", got, want)
 	}
 }

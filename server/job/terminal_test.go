@@ -54,11 +54,11 @@ func TestTerminal(t *testing.T) {
 // All that is written to a terminal is kept, also what comes last, and while nobody has the terminal open.
 func TestTerminalOutput(t *testing.T) {
 	table := open(t)
-	j := typing(t, table, "stty -onlcr; seq 1 100000; exec >/dev/null 2>&1 </dev/null; seq 1 100000 >/dev/tty")
+	j := typing(t, table, "stty -onlcr; seq 1 40000; exec >/dev/null 2>&1 </dev/null; seq 1 40000 >/dev/tty")
 	wait(t, j)
 	var want strings.Builder
 	for range 2 {
-		for i := range 100000 {
+		for i := range 40000 {
 			want.WriteString(strconv.Itoa(i+1) + "\n")
 		}
 	}
