@@ -1,6 +1,7 @@
 package initproc
 
 import (
+	"bytes"
 	"io"
 	"strings"
 	"syscall"
@@ -29,20 +30,23 @@ func startTerminal(t *testing.T, text string, command ...string) (*Init, *Termin
 }
 
 // see reads what is on the terminal until all of the texts are.
-func see(t *testing.T, i *Init, terminal *Terminal, texts ...string) (all string) {
+func see(t *testing.T, i *Init, terminal *Terminal, texts ...string) string {
 	t.Helper()
+	var all []byte
 	for _, text := range texts {
-		for !strings.Contains(all, text) {
-			err := terminal.Move()
-			if err == io.EOF {
+		for from := 0; !bytes.Contains(all[from:], []byte(text)); {
+			from = max(0, len(all)-len(text))
+			switch err := terminal.Move(); err {
+			case nil:
+			case io.EOF:
 				readable(t, terminal.FD())
-			} else if err != nil {
+			default:
 				t.Fatal(err)
 			}
-			all += output(t, i.Stdout)
+			all = append(all, output(t, i.Stdout)...)
 		}
 	}
-	return all
+	return string(all)
 }
 
 func TestTerminal(t *testing.T) {
