@@ -162,8 +162,8 @@ func TestTakeOverOfMoreGroups(t *testing.T) {
 		}
 		more = append(more, path)
 	}
-	more = append(more, filepath.Join("/sys/fs/cgroup", groupName(t), "not-here-any-more", j.id))
 	record.Cgroups = slices.Concat(more, record.Cgroups) // their order is the older server's
+	record.Cgroups = append(record.Cgroups, filepath.Join("/sys/fs/cgroup", groupName(t), "not-here-any-more", j.id))
 	if err := writeRecord(j.dir, record); err != nil {
 		t.Fatal(err)
 	}
