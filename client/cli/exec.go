@@ -18,7 +18,7 @@ type Exec struct {
 	Cwd      string            `help:"Directory to start in, as the job sees it (default: the job's own)." placeholder:"DIR"`
 	Stdin    bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	Terminal bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
-	ID       string            `arg:"" help:"The job, or a unique beginning of its id."`
+	ID       string            `arg:"" help:"The job: its id, a unique beginning of that, or its name."`
 	Command  []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
 }
 

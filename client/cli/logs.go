@@ -23,7 +23,7 @@ type Logs struct {
 	Tail       int      `help:"Begin with the last N lines." placeholder:"N"`
 	Since      string   `help:"Begin with what was written since then: so long ago, like 10m, or at a time, like 14:30, 2026-05-31 or what -t shows." placeholder:"TIME"`
 	Timestamps bool     `short:"t" help:"Put the time of arrival before each line."`
-	IDs        []string `arg:"" name:"id" help:"The job, or a unique beginning of its id. Of several, each line is put behind its job's id."`
+	IDs        []string `arg:"" name:"id" help:"The jobs: their ids, unique beginnings of these, or names. Of several, each line is put behind its job's id."`
 }
 
 // Run shows the output.
