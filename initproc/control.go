@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +25,10 @@ var ErrInitGone = errors.New("the sandbox's init is gone")
 
 // ErrRunning is returned by Exit while the command runs.
 var ErrRunning = errors.New("the command is running")
+
+// answerTime is how long an init may say nothing while its plan is carried out. It takes milliseconds, and
+// seconds on a machine that has no time; one that takes longer is stuck.
+const answerTime = time.Minute
 
 // errNothing is returned by peek when init has not said anything.
 var errNothing = errors.New("no message")
@@ -154,9 +159,10 @@ func (i *Init) await(ctx context.Context) (m message, err error) {
 	if err != nil {
 		return m, err
 	}
+	_ = i.control.SetReadDeadline(time.Now().Add(i.patience())) // fails for a closed one, on which nobody waits
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = i.control.SetReadDeadline(time.Unix(1, 0)) // fails for a closed one, on which nobody waits
+		_ = i.control.SetReadDeadline(time.Unix(1, 0)) // the same
 		close(interrupted)
 	})
 	var peekErr error
@@ -164,11 +170,13 @@ func (i *Init) await(ctx context.Context) (m message, err error) {
 		m, peekErr = peek(int(fd))
 		return peekErr != errNothing
 	})
-	if !stop() { // it may be about to; the next who waits must not find the deadline
+	if !stop() { // it may be about to
 		<-interrupted
-		_ = i.control.SetReadDeadline(time.Time{}) // the same
 	}
+	_ = i.control.SetReadDeadline(time.Time{}) // the next who waits must not find it
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil:
+		return m, i.stuck()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return m, context.Cause(ctx)
 	case err != nil:
@@ -177,6 +185,27 @@ func (i *Init) await(ctx context.Context) (m message, err error) {
 		return m, i.plan.stepError(m.value, syscall.Errno(m.detail))
 	}
 	return m, peekErr
+}
+
+// patience is answerTime, but for tests.
+func (i *Init) patience() time.Duration {
+	if i.answerTime != 0 {
+		return i.answerTime
+	}
+	return answerTime
+}
+
+// stuck says where an init is that does not answer, as far as the kernel tells (proc(5)).
+func (i *Init) stuck() error {
+	at := func(file string) string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", i.Pid, file))
+		if err != nil || len(text) == 0 {
+			return "unknown"
+		}
+		return strings.Join(strings.Fields(string(text)), " ")
+	}
+	return fmt.Errorf("the sandbox's init, pid %d, has said nothing for %v while it carried out its plan: it waits in %s of the kernel, system call %s, stack: %s (the kernel's log, dmesg, may say why)",
+		i.Pid, i.patience(), at("wchan"), at("syscall"), at("stack"))
 }
 
 // FD is the control socket: readable when Exit has something new to say. What holds for Stdout holds for it.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,8 @@ type Init struct {
 	Heard func(Event)
 
 	sending sync.Mutex // held while something is sent that nothing may come between
+
+	answerTime time.Duration // 0 but in tests
 
 	control *os.File // the server's end of the socket, non-blocking
 	adopted *ID      // of an init that an earlier server started; nil for one of this process's own

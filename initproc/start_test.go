@@ -543,6 +543,31 @@ func TestAwaitIsCancelled(t *testing.T) {
 	}
 }
 
+// An init that never answers does not hold up who waits for it for ever, who learns where it is.
+func TestStuckInit(t *testing.T) {
+	needRoot(t)
+	plan, err := NewPlan(spec(t, "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := Start(plan, StartOptions{Cgroup: -1}) // as above
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if err := i.Prepared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	i.answerTime = time.Millisecond
+	want := fmt.Sprintf("pid %d, has said nothing for 1ms", i.Pid)
+	if err := i.Await(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q in it", err, want)
+	}
+	if _, err := i.Exit(); err != ErrRunning {
+		t.Errorf("its deadline was left behind: %v", err)
+	}
+}
+
 func TestByHandIsRefused(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{InitName}
