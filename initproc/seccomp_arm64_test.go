@@ -1,5 +1,7 @@
 package initproc
 
-var triedHere, entryPoints []probed
+var triedHere []probed
+
+func entryPoints() []probed { return nil }
 
 func probeEntryPoints() {}

@@ -100,7 +100,7 @@ func report() string {
 	for _, p := range tried {
 		fmt.Fprintln(&out, p.name, unix.ErrnoName(p.want))
 	}
-	for _, p := range entryPoints {
+	for _, p := range entryPoints() {
 		fmt.Fprintln(&out, p.name, "ENOSYS")
 	}
 	return out.String()
@@ -202,7 +202,7 @@ func TestListener(t *testing.T) {
 			want = append(want, p.name)
 		}
 	}
-	for _, p := range entryPoints {
+	for _, p := range entryPoints() {
 		want = append(want, p.name)
 	}
 	// A call that a signal interrupts while it is answered, as those of the Go runtime may, asks again.
