@@ -73,6 +73,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzOpen -fuzztime=10s ./server/output
 	go test -fuzz=FuzzDecode -fuzztime=10s ./initproc
 	go test -fuzz=FuzzUnmarshal -fuzztime=10s ./proto/codec
+	go test -fuzz=FuzzJobFile -fuzztime=10s ./client/cli
 	go test -fuzz=FuzzSpec -fuzztime=10s ./server/job
 	go test -fuzz=FuzzNames -fuzztime=10s ./server/job
 

@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": expectExit, "server": startServer, "crash": crashServer, "await": awaitFile, "help": expectHelp, "cert": makeCert,
 			"terminal": startTerminal, "type": typeKeys, "screen": awaitScreen, "needs": needsTool, "tab": pressTab,
-			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
+			"readme-session": checkSession, "readme-exit-codes": checkExitCodes, "example": writeExample,
 		},
 	})
 }

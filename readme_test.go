@@ -29,6 +29,26 @@ func session(text string) []example {
 	return list
 }
 
+// writeExample is `example DOCUMENT FILE`: writes the file as the document has it, in a block that begins with
+// its name behind a #.
+func writeExample(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := os.ReadFile(args[0])
+	ts.Check(err)
+	_, block, found := strings.Cut(string(text), "\n    # "+args[1])
+	if !found {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	var file strings.Builder
+	for line := range strings.Lines("    # " + block) {
+		line, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			break
+		}
+		file.WriteString(line)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(file.String()), 0o644))
+}
+
 // noDisk is what a job is told on a machine whose state directory is on no disk.
 var noDisk = regexp.MustCompile(`(?m)^tele: warning: limit io_.*\n`)
 
