@@ -90,7 +90,7 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var update = flag.Bool("update", false, "write testdata/help anew")
+var update = flag.Bool("update", false, "write testdata/help, the manual pages and the README's session anew")
 
 // expectHelp is `help NAME [COMMAND…]`: --help prints what the golden file in testdata/help says, in 80
 // columns.
