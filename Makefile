@@ -1,12 +1,14 @@
 # Everything here needs Go and nothing else; `make` alone lists it.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX  := /usr/local
+BIN     := bin
+ARCH    := $(shell go env GOARCH)
 # Inits start before the Go runtime (initproc/entry.go).
 ENTRY := -E _tele_entry
 # Not PIE: relocations cost each start 1.6 ms. Symbols stay: a crash report without them is of no use.
 BUILD := CGO_ENABLED=0 go build -trimpath -buildmode=exe -buildvcs=false -tags grpcnotrace -ldflags '-X main.version=$(VERSION) $(ENTRY)'
 
-.PHONY: help build install proto man test test-entry test-vm test-systemd race fuzz lint check generated reproducible api api-accept demo chaos chaos-short bench bench-install bench-compare clean tools
+.PHONY: help build install proto man test test-entry test-vm test-systemd race fuzz lint check generated reproducible api api-accept demo chaos chaos-short package test-package bench bench-install bench-compare clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -14,12 +16,12 @@ help: ## list the targets
 # The linker writes through a mapping, and so the file is in the page cache in single pages. Of a copy, as
 # what is installed is one, they are larger: a start maps them sooner, which takes a millisecond off.
 build: ## bin/tele and its symlinks
-	$(BUILD) -o bin/tele .
-	@cp bin/tele bin/tele.copy && mv bin/tele.copy bin/tele
-	@ln -sf tele bin/teleworker && ln -sf tele bin/telerun
+	$(BUILD) -o $(BIN)/tele .
+	@cp $(BIN)/tele $(BIN)/tele.copy && mv $(BIN)/tele.copy $(BIN)/tele
+	@ln -sf tele $(BIN)/teleworker && ln -sf tele $(BIN)/telerun
 
 install: build ## put tele, its symlinks, its systemd unit, manual pages and completion into PREFIX
-	install -D -m 755 bin/tele $(DESTDIR)$(PREFIX)/bin/tele
+	install -D -m 755 $(BIN)/tele $(DESTDIR)$(PREFIX)/bin/tele
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/teleworker
 	ln -sf tele $(DESTDIR)$(PREFIX)/bin/telerun
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -34,6 +36,29 @@ install: build ## put tele, its symlinks, its systemd unit, manual pages and com
 	for name in tele telerun teleworker; do install -D -m 644 client/cli/completion/tele.fish \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$name.fish || exit 1; done
 
+# A package's version begins with a digit and has no dash: 1.2, 1.2+5.gabcdef0 some commits later, and where no
+# version was ever named 0~20261128.abcdef0.
+PACKAGE_VERSION = $(shell echo $(VERSION) | sed -e 's/^v//' -e '/^[0-9][0-9]*\./!s/^/0~$(COMMIT_DAY)./' \
+	-e 's/-\([0-9]*\)-g/+\1.g/' -e 's/-rc/~rc/' -e 's/-/./g')
+COMMIT_DAY  = $(shell git log -1 --format=%cd --date=format:%Y%m%d)
+COMMIT_TIME = $(shell git log -1 --format=%ct)
+PACKAGE     = build/tele_$(PACKAGE_VERSION)_$(ARCH)
+
+# In them is what `make install` makes, and nothing says when or where: the same commit makes the same files.
+package: tools ## build/tele_VERSION_ARCH.deb, .rpm and .tar.gz, with ARCH=arm64 for such machines
+	@rm -rf build/package
+	GOARCH=$(ARCH) $(MAKE) install BIN=build/package/bin DESTDIR=build/package/root PREFIX=/usr
+	gzip -9n build/package/root/usr/share/man/man*/*
+	install -D -m 644 LICENSE build/package/root/usr/share/doc/tele/copyright
+	find build/package/root -exec touch --no-dereference --date=@$(COMMIT_TIME) {} +
+	for kind in deb rpm; do VERSION=$(PACKAGE_VERSION) ARCH=$(ARCH) SOURCE_DATE_EPOCH=$(COMMIT_TIME) \
+		build/tools/nfpm package --packager $$kind --config docs/package/nfpm.yaml --target $(PACKAGE).$$kind || exit 1; done
+	tar --create --directory build/package/root --sort=name --owner=0 --group=0 --numeric-owner usr | \
+		gzip -9n >$(PACKAGE).tar.gz
+
+test-package: package ## install the package in a root of its own, and run a job there
+	TELE_PACKAGE=$(abspath $(PACKAGE).deb) go test -count 1 ./test/packaging
+
 proto: tools ## generate the Go code of the API and the records
 	cd proto && ../build/tools/buf generate
 
@@ -44,7 +69,7 @@ man: ## write the manual pages and the stored help anew, from what the commands 
 tools:
 	@go -C tools build -o ../build/tools/ tool
 
-test: race test-entry test-vm ## all tests, on this machine and on pure cgroup v2
+test: race test-entry test-package test-vm ## all tests, on this machine and on pure cgroup v2
 
 test-vm: ## the tests that need a kernel, in virtual machines with pure cgroup v2
 	go run ./test/vm --setup -- /bin/true
@@ -73,6 +98,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzOpen -fuzztime=10s ./server/output
 	go test -fuzz=FuzzDecode -fuzztime=10s ./initproc
 	go test -fuzz=FuzzUnmarshal -fuzztime=10s ./proto/codec
+	go test -fuzz=FuzzJobFile -fuzztime=10s ./client/cli
 	go test -fuzz=FuzzSpec -fuzztime=10s ./server/job
 	go test -fuzz=FuzzNames -fuzztime=10s ./server/job
 

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"test/vm/internal/spec": {},
 	"test/vmtest":           {},
 	"test/systemd":          {},
+	"test/packaging":        {}, // tests alone
 	"test/demo":             {},
 	"test/chaos":            {"client", "proto/tele/v1"},
 	"test/attacks":          {}, // tests alone

@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": expectExit, "server": startServer, "crash": crashServer, "await": awaitFile, "help": expectHelp, "cert": makeCert,
 			"terminal": startTerminal, "type": typeKeys, "screen": awaitScreen, "needs": needsTool, "tab": pressTab,
-			"readme-session": checkSession, "readme-exit-codes": checkExitCodes,
+			"readme-session": checkSession, "readme-exit-codes": checkExitCodes, "example": writeExample,
 		},
 	})
 }
@@ -90,7 +90,7 @@ func expectExit(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var update = flag.Bool("update", false, "write testdata/help anew")
+var update = flag.Bool("update", false, "write testdata/help, the manual pages and the README's session anew")
 
 // expectHelp is `help NAME [COMMAND…]`: --help prints what the golden file in testdata/help says, in 80
 // columns.

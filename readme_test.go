@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/telerun/tele/client/cli"
@@ -12,6 +13,15 @@ import (
 
 // An example is a command of the README's session and what the README says that it prints.
 type example struct{ command, want string }
+
+// String is the example as the README has it.
+func (e example) String() string {
+	text := "    $ " + e.command + "\n"
+	for line := range strings.Lines(e.want) {
+		text += "    " + line
+	}
+	return text
+}
 
 // session returns the examples: a line that begins with "$ ", and the lines below it.
 func session(text string) []example {
@@ -27,6 +37,26 @@ func session(text string) []example {
 		}
 	}
 	return list
+}
+
+// writeExample is `example DOCUMENT FILE`: writes the file as the document has it, in a block that begins with
+// its name behind a #.
+func writeExample(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := os.ReadFile(args[0])
+	ts.Check(err)
+	_, block, found := strings.Cut(string(text), "\n    # "+args[1])
+	if !found {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	var file strings.Builder
+	for line := range strings.Lines("    # " + block) {
+		line, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			break
+		}
+		file.WriteString(line)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(file.String()), 0o644))
 }
 
 // noDisk is what a job is told on a machine whose state directory is on no disk.
@@ -57,33 +87,42 @@ func readme(ts *testscript.TestScript, heading string) string {
 }
 
 // checkSession is `readme-session`: types what the README's session types, and compares what is
-// printed. The script has made what comes before: the program and the server. As in the README, the
-// client finds that server by itself.
+// printed, or with -update writes it there. The script has made what comes before: the program and the
+// server. As in the README, the client finds that server by itself.
 func checkSession(ts *testscript.TestScript, _ bool, _ []string) {
-	ids := map[string]string{} // from those in the README to those in this run
-	for _, e := range session(readme(ts, "A session")) {
-		if e.command == "make build" || strings.HasPrefix(e.command, "./bin/tele serve ") {
+	part := readme(ts, "A session")
+	now := part
+	for _, e := range session(part) {
+		if strings.HasPrefix(e.command, "make build") || strings.HasPrefix(e.command, "tele serve ") {
 			continue
 		}
-		line := strings.ReplaceAll(e.command, "./bin/tele", "tele")
-		for theirs, ours := range ids {
-			line = strings.ReplaceAll(line, " "+theirs[:3], " "+ours)
-		}
-		out, err := command(ts, []string{"sh", "-c", "unset TELE_ADDR; " + line}).CombinedOutput()
-		ts.Logf("$ %s\n%s", line, out)
+		out, err := command(ts, []string{"sh", "-c", "unset TELE_ADDR; " + e.command}).CombinedOutput()
+		ts.Logf("$ %s\n%s", e.command, out)
 		if err != nil {
 			ts.Fatalf("%v", err)
 		}
-		out = noDisk.ReplaceAll(out, nil)
-		if got, want := shape(string(out)), shape(e.want); got != want {
-			ts.Fatalf("prints\n%s\nand the README says\n%s", got, want)
-		}
-		if shape(e.want) == "ID\n" {
-			ids[strings.TrimSpace(e.want)] = strings.TrimSpace(string(out))
+		got := string(noDisk.ReplaceAll(out, nil))
+		switch {
+		case shape(got) == shape(e.want):
+		case *update:
+			now = strings.Replace(now, e.String(), example{e.command, got}.String(), 1)
+		default:
+			ts.Fatalf("prints\n%s\nand the README says\n%s\n(go test . -run TestScripts/readme -update writes it anew)", got, e.want)
 		}
 	}
-	if len(ids) == 0 {
-		ts.Fatalf("the README's session starts no job")
+	for line := range strings.Lines(now) {
+		line, indented := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "    ")
+		if indented && utf8.RuneCountInString(line) > 80 {
+			ts.Fatalf("the README's session has a line of more than 80 columns: %s", line)
+		}
+	}
+	if now != part {
+		text, err := os.ReadFile("README.md")
+		ts.Check(err)
+		ts.Check(os.WriteFile("README.md", []byte(strings.Replace(string(text), part, now, 1)), 0o644))
+	}
+	if strings.Count(now, "    $ tele run ") < 3 {
+		ts.Fatalf("the README's session runs hardly anything")
 	}
 }
 

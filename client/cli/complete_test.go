@@ -62,6 +62,7 @@ func TestComplete(t *testing.T) {
 		{"kill --signal T", "words", "TERM TSTP"},
 		{"run --ca ", "files", ""},
 		{"run --ca=x", "files", ""},
+		{"run -f ", "files", ""},
 		{"run --state-dir ", "dirs", ""},
 		{"run --memory ", "words", ""},
 		{"run ", "commands", ""},

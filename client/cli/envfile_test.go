@@ -35,12 +35,12 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := Spec{EnvFile: []string{path}, Env: map[string]string{"B": "flag"}, Command: []string{"true"}}
-	job, err := spec.proto()
+	job, err := spec.proto(nil)
 	if err != nil || !maps.Equal(job.Env, map[string]string{"A": "file", "B": "flag"}) {
 		t.Errorf("got %v, %v", job, err)
 	}
 	spec.EnvFile = append(spec.EnvFile, path+".gone")
-	if _, err := spec.proto(); err == nil || !strings.Contains(err.Error(), path+".gone") {
+	if _, err := spec.proto(nil); err == nil || !strings.Contains(err.Error(), path+".gone") {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }

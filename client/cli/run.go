@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 	"time"
@@ -40,10 +42,14 @@ type Spec struct {
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
 	User       string            `help:"Run as this user of the server's machine (default: one of the job's own)." placeholder:"NAME|UID[:GID]"`
 	Net        string            `help:"Network: none or host." enum:"none,host" default:"none"`
-	Command    []string          `arg:"" passthrough:"partial" help:"The command and its arguments, after --."`
+	File       string            `short:"f" help:"Take the job from a file in YAML or JSON, - for standard input; flags and a command beside it come first." placeholder:"FILE" type:"path"`
+	Command    []string          `arg:"" optional:"" passthrough:"partial" help:"The command and its arguments, after --."`
+
+	given []string // the flags, where there is a job file
 }
 
-func (s *Spec) proto() (*telev1.JobSpec, error) {
+// proto is the job that the flags, and the job file, ask for; in is what tele reads.
+func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 	command := s.Command
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
@@ -57,7 +63,7 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal, Merge: s.Merge,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Terminal {
-		s.addTerminal(spec)
+		spec.Terminal = &telev1.TerminalSize{}
 	}
 	if s.Timeout != 0 {
 		spec.Timeout = durationpb.New(s.Timeout)
@@ -80,6 +86,19 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 			return nil, fmt.Errorf("--mount %s: write it like /data:/data, or /data:/data:rw to let the job write", text)
 		}
 		spec.Mounts = append(spec.Mounts, &telev1.Mount{Source: source, Target: target, Writable: mode == "rw"})
+	}
+	if s.File != "" {
+		file, err := readJobFile(s.File, in)
+		if err != nil {
+			return nil, err
+		}
+		spec = s.over(file, spec)
+	}
+	if len(spec.Command) == 0 {
+		return nil, errors.New("no command: give it after --, or in a job file with -f")
+	}
+	if spec.Terminal != nil {
+		addTerminal(spec)
 	}
 	return spec, nil
 }
@@ -118,12 +137,15 @@ type Run struct {
 
 // Run runs the command.
 func (r *Run) Run(ctx context.Context, streams Streams) error {
-	spec, err := r.proto()
+	spec, err := r.proto(streams.In)
 	if err != nil {
 		return err
 	}
-	spec.StopWhenLeft = r.Kill
-	if r.Terminal {
+	if r.File == "-" && spec.Stdin && !r.Detach && !r.DryRun {
+		return errors.New("-f -: standard input is the job file, and cannot be the command's input, too (name a file, or leave out -i)")
+	}
+	spec.StopWhenLeft = spec.StopWhenLeft || r.Kill
+	if spec.Terminal != nil {
 		streams.Err = &messages{to: streams.Err}
 	}
 	c, err := r.dial(ctx, streams)

@@ -20,7 +20,7 @@ type TelerunStart struct{ Spec }
 
 // Run starts the command and prints its id.
 func (s *TelerunStart) Run(ctx context.Context, t *Telerun, streams Streams) error {
-	spec, err := s.proto()
+	spec, err := s.proto(streams.In)
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,12 @@ import (
 	"golang.org/x/term"
 )
 
-// addTerminal asks for a terminal like the one that tele has: its size, and what it is.
-func (s *Spec) addTerminal(spec *telev1.JobSpec) {
-	spec.Terminal, spec.Env = terminalSize(os.Stdout, os.Stdin), terminalEnv(spec.Env)
+// addTerminal asks for a terminal like the one that tele has: its size, where none is given, and what it is.
+func addTerminal(spec *telev1.JobSpec) {
+	if spec.Terminal.Rows == 0 && spec.Terminal.Columns == 0 {
+		spec.Terminal = terminalSize(os.Stdout, os.Stdin)
+	}
+	spec.Env = terminalEnv(spec.Env)
 }
 
 // terminalEnv adds to env what says what terminal it is.
