@@ -124,7 +124,7 @@ func (v *psView) list(ctx context.Context, c *client.Client, screen bool) error 
 // take is an event.
 func (v *psView) take(e *telev1.Event, screen bool) error {
 	job := e.GetJob()
-	known := v.jobs[job.GetId()]
+	known, when := v.jobs[job.GetId()], time.Now()
 	if known.GetEndedAt() != nil && job.GetEndedAt() == nil {
 		return nil // it was listed after that
 	}
@@ -142,11 +142,13 @@ func (v *psView) take(e *telev1.Event, screen bool) error {
 	// What is shown elsewhere cannot be taken back: a job that does not fit any more is shown once more, as it is.
 	case removed, !fits && known == nil:
 		return nil
+	case v.format == nil && known != nil && slices.Equal(jobRow(known, when), jobRow(job, when)):
+		return nil
 	case v.format != nil:
 		return printFormat(v.out, jsonOf([]*telev1.Job{job}), v.format)
 	}
-	v.table.take([]*telev1.Job{job}, time.Now())
-	_, err := io.WriteString(v.out, v.table.lines([]*telev1.Job{job}, time.Now()))
+	v.table.take([]*telev1.Job{job}, when)
+	_, err := io.WriteString(v.out, v.table.lines([]*telev1.Job{job}, when))
 	return err
 }
 
