@@ -237,6 +237,7 @@ func (t *Table) Get(text string, visible func(owner string) bool) (*Job, error) 
 type Page struct {
 	Filter
 	Brief bool   // as Job.Brief has them
+	Live  bool   // with what they use now
 	After string // Next of the page before; empty is the first
 	Size  int
 }
@@ -269,9 +270,12 @@ func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Jo
 		if len(list) == p.Size {
 			return list, next, nil
 		}
-		if p.Brief {
+		switch {
+		case p.Live:
+			list = append(list, j.Live(p.Brief))
+		case p.Brief:
 			list = append(list, j.Brief())
-		} else {
+		default:
 			list = append(list, j.Snapshot())
 		}
 		next = j.place().String()

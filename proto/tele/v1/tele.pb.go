@@ -1775,7 +1775,9 @@ type GetRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Say also why the job is as it is. The usage of a running one is then what
 	// it has used so far.
-	Explain       bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
+	Explain bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
+	// Say what a running job uses now, as ListRequest.live_usage does.
+	LiveUsage     bool `protobuf:"varint,3,opt,name=live_usage,json=liveUsage,proto3" json:"live_usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1820,6 +1822,13 @@ func (x *GetRequest) GetJobId() string {
 func (x *GetRequest) GetExplain() bool {
 	if x != nil {
 		return x.Explain
+	}
+	return false
+}
+
+func (x *GetRequest) GetLiveUsage() bool {
+	if x != nil {
+		return x.LiveUsage
 	}
 	return false
 }
@@ -4464,11 +4473,13 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04wait\x18\x04 \x01(\bR\x04wait\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
-	"\x04plan\x18\x02 \x01(\tR\x04plan\"=\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"\\\n" +
 	"\n" +
 	"GetRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
-	"\aexplain\x18\x02 \x01(\bR\aexplain\"S\n" +
+	"\aexplain\x18\x02 \x01(\bR\aexplain\x12\x1d\n" +
+	"\n" +
+	"live_usage\x18\x03 \x01(\bR\tliveUsage\"S\n" +
 	"\vGetResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12$\n" +
 	"\x05cause\x18\x02 \x01(\v2\x0e.tele.v1.CauseR\x05cause\"e\n" +
