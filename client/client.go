@@ -245,13 +245,14 @@ type ListOptions struct {
 	Since    time.Duration      // only jobs that were made at most so long ago; 0 is any
 	Command  string             // only jobs whose command, the words joined by blanks, has this in it
 	Brief    bool               // without limits, usage, and of the spec all but command, name and labels
+	Live     bool               // with what running jobs use now, also when brief: see tele.v1, ListRequest.live_usage
 	Limit    int                // at most so many, the newest; 0 is no limit
 }
 
 // List returns the visible jobs, newest first.
 func (c *Client) List(ctx context.Context, o ListOptions) ([]*telev1.Job, error) {
 	var all []*telev1.Job
-	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief,
+	request := &telev1.ListRequest{Statuses: o.Statuses, PageSize: 1000, Brief: o.Brief, LiveUsage: o.Live,
 		Labels: o.Labels, Name: o.Name, User: o.User, Since: durationpb.New(o.Since), Command: o.Command}
 	for {
 		if left := o.Limit - len(all); o.Limit > 0 && left < 1000 {

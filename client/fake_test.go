@@ -35,6 +35,7 @@ type fake struct {
 	// answer answers all calls with one answer, by the type of the request; not set: unimplemented.
 	answer func(ctx context.Context, request any) (any, error)
 	stream func(*telev1.StreamOutputRequest, grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error
+	watch  func(*telev1.WatchRequest, grpc.ServerStreamingServer[telev1.WatchResponse]) error
 	input  func(grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]) error
 }
 
@@ -43,6 +44,13 @@ func (f *fake) WriteInput(s grpc.BidiStreamingServer[telev1.WriteInputRequest, t
 		return status.Error(codes.Unimplemented, "no input")
 	}
 	return f.input(s)
+}
+
+func (f *fake) Watch(r *telev1.WatchRequest, s grpc.ServerStreamingServer[telev1.WatchResponse]) error {
+	if f.watch == nil {
+		return status.Error(codes.Unimplemented, "no events")
+	}
+	return f.watch(r, s)
 }
 
 func (f *fake) StreamOutput(r *telev1.StreamOutputRequest, s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {

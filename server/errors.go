@@ -66,6 +66,8 @@ func toStatus(err error) error {
 		return status.Error(codes.ResourceExhausted, "the server has as many files open as it may; raise LimitNOFILE= of its unit or ulimit -n: "+err.Error())
 	case errors.Is(err, job.ErrTooMany), errors.Is(err, job.ErrFiles), errors.Is(err, initproc.ErrBesides):
 		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, job.ErrEventsGone):
+		return detailed(codes.OutOfRange, err.Error(), info("EVENTS_GONE"))
 	case errors.Is(err, output.ErrOffset), errors.Is(err, job.ErrInputOffset):
 		return status.Error(codes.OutOfRange, err.Error())
 	case errors.Is(err, job.ErrClosing):

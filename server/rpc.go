@@ -89,6 +89,9 @@ func (s *service) Get(ctx context.Context, r *telev1.GetRequest) (*telev1.GetRes
 		now, cause := j.Explain()
 		return &telev1.GetResponse{Job: now, Cause: cause}, nil
 	}
+	if r.LiveUsage {
+		return &telev1.GetResponse{Job: j.Live(false)}, nil
+	}
 	return &telev1.GetResponse{Job: j.Snapshot()}, nil
 }
 
@@ -105,7 +108,7 @@ func (s *service) List(ctx context.Context, r *telev1.ListRequest) (*telev1.List
 	if err := filter.Check(); err != nil {
 		return nil, toStatus(err)
 	}
-	list, next, err := s.table.List(caller(ctx).Sees, job.Page{Filter: filter, Brief: r.Brief, After: r.PageToken, Size: size})
+	list, next, err := s.table.List(caller(ctx).Sees, job.Page{Filter: filter, Brief: r.Brief, Live: r.LiveUsage, After: r.PageToken, Size: size})
 	return &telev1.ListResponse{Jobs: list, NextPageToken: next}, toStatus(err)
 }
 

@@ -50,6 +50,13 @@ func (w logWriter) Write(line []byte) (int, error) {
 // serve runs a server until stop is called or the test ends.
 func serve(t *testing.T, command Command) (c *client.Client, stop func()) {
 	t.Helper()
+	c, _, stop = serveAt(t, command)
+	return c, stop
+}
+
+// serveAt is serve for who needs the address as well.
+func serveAt(t *testing.T, command Command) (c *client.Client, at string, stop func()) {
+	t.Helper()
 	needRoot(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	command.Addr, command.StopJobsOnExit = "127.0.0.1:0", true
@@ -79,7 +86,7 @@ func serve(t *testing.T, command Command) (c *client.Client, stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	return c, stop
+	return c, o.Addr, stop
 }
 
 func sh(script string) *telev1.JobSpec {

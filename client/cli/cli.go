@@ -75,7 +75,9 @@ type Commands struct {
 	Start  Start  `cmd:"" help:"Start a command and print the job's id (run -d)."`
 	Status Status `cmd:"" help:"Show jobs."`
 	Ps     Ps     `cmd:"" help:"List jobs: those that filters let through, sorted, and in a form for scripts."`
+	Top    Top    `cmd:"" help:"Show what running jobs use now: live on a terminal, once elsewhere."`
 	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
+	Events Events `cmd:"" help:"Show what happened to jobs, or happens: a line each time one starts, ends, or changes."`
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
 	Exec   Exec   `cmd:"" help:"Run a further command in a running job's sandbox."`

@@ -29,6 +29,7 @@ type Ps struct {
 	Sort    string        `help:"By what: newest, oldest, ended (the last one first), name, user, status or command." enum:"newest,oldest,ended,name,user,status,command" default:"newest"`
 	Output  string        `short:"o" help:"text or json." enum:"text,json" default:"text"`
 	Quiet   bool          `short:"q" help:"Only ids." xor:"form"`
+	Watch   bool          `short:"w" help:"Go on and show what changes: on a terminal the table anew, elsewhere a line for each change."`
 	Format  string        `help:"A line for each job, by a template of Go's text/template over the names of -o json, like '{{.job_id}} {{.user}}'; json and join are functions." placeholder:"TEMPLATE" xor:"form"`
 }
 
@@ -40,6 +41,9 @@ func (p *Ps) Run(ctx context.Context, streams Streams) error {
 	if p.Output == "json" && (p.Quiet || p.Format != "") {
 		return errors.New("-o json, -q and --format can't be used together: each is a form of its own")
 	}
+	if p.Watch && (p.Quiet || p.Output == "json") {
+		return errors.New("--watch does not go together with -q and -o json; for scripts there is tele events -f -o json")
+	}
 	format, err := parseFormat(p.Format)
 	if err != nil {
 		return err
@@ -48,15 +52,14 @@ func (p *Ps) Run(ctx context.Context, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	if p.Watch {
+		return p.watch(ctx, c, format, streams.Out)
+	}
 	jobs, err := c.List(ctx, p.options())
 	if err != nil {
 		return err
 	}
-	if slices.Contains(p.Status, "paused") && !slices.Contains(p.Status, "running") {
-		jobs = slices.DeleteFunc(jobs, func(j *telev1.Job) bool {
-			return j.Status == telev1.JobStatus_JOB_STATUS_RUNNING && !j.Paused
-		})
-	}
+	jobs = p.without(jobs)
 	sortJobs(jobs, p.Sort)
 	switch {
 	case p.Quiet:
@@ -65,11 +68,21 @@ func (p *Ps) Run(ctx context.Context, streams Streams) error {
 		}
 		return nil
 	case format != nil:
-		return printFormat(streams.Out, jobs, format)
+		return printFormat(streams.Out, jsonOf(jobs), format)
 	case p.Output == "json":
 		return printJSON(streams.Out, jobs)
 	}
 	return printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out))
+}
+
+// without leaves out running jobs where only paused ones are wanted, which the server does not tell apart.
+func (p *Ps) without(jobs []*telev1.Job) []*telev1.Job {
+	if !slices.Contains(p.Status, "paused") || slices.Contains(p.Status, "running") {
+		return jobs
+	}
+	return slices.DeleteFunc(jobs, func(j *telev1.Job) bool {
+		return j.Status == telev1.JobStatus_JOB_STATUS_RUNNING && !j.Paused
+	})
 }
 
 // options are the filters, which the server goes by.
@@ -149,9 +162,9 @@ func parseFormat(text string) (*template.Template, error) {
 	return t, nil
 }
 
-// printFormat writes a line for each job. The fields are those of the JSON form, made by reading that.
-func printFormat(out io.Writer, jobs []*telev1.Job, format *template.Template) error {
-	data, err := json.Marshal(jsonOf(jobs))
+// printFormat writes a line for each of a list. The fields are those of the JSON form, made by reading that.
+func printFormat[T any](out io.Writer, what []T, format *template.Template) error {
+	data, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
@@ -162,10 +175,10 @@ func printFormat(out io.Writer, jobs []*telev1.Job, format *template.Template) e
 		return err
 	}
 	terminal := sizeOf(out) != nil
-	for _, job := range list {
+	for _, fields := range list {
 		var line strings.Builder
-		if err := format.Execute(&line, job); err != nil {
-			return fmt.Errorf("%w (see tele ps -o json for the names)", err)
+		if err := format.Execute(&line, fields); err != nil {
+			return fmt.Errorf("%w (the names are those of -o json)", err)
 		}
 		text := line.String()
 		if terminal { // and it is no script that reads it

@@ -28,7 +28,7 @@ func TestFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := printFormat(&out, jobs, format); err != nil || out.String() != want {
+		if err := printFormat(&out, jsonOf(jobs), format); err != nil || out.String() != want {
 			t.Errorf("%s: got %q, %v, want %q", text, out.String(), err, want)
 		}
 	}
@@ -39,8 +39,8 @@ func TestFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = printFormat(&bytes.Buffer{}, jobs, format)
-	if err == nil || !strings.Contains(err.Error(), "see tele ps -o json") {
+	err = printFormat(&bytes.Buffer{}, jsonOf(jobs), format)
+	if err == nil || !strings.Contains(err.Error(), "names are those of -o json") {
 		t.Errorf("a name that is not there: %v", err)
 	}
 }

@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -112,58 +109,6 @@ func sizeOf(out io.Writer) *unix.Winsize {
 		return nil
 	}
 	return size
-}
-
-// leastCommand is what is shown of a command, however narrow the screen.
-const leastCommand = 20
-
-// printTable writes a line a job. The command, in the last column, takes what the others leave. Names have a
-// column where there are any.
-func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) error {
-	rows := [][]string{{"JOB", "STATUS", "CODE", "REASON", "AGE", "USER", "NAME", "COMMAND"}}
-	for _, j := range jobs {
-		code := "-"
-		if j.ExitCode != nil {
-			code = strconv.Itoa(int(j.GetExitCode()))
-		}
-		rows = append(rows, []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
-			age(now.Sub(j.CreatedAt.AsTime())), j.User, cmp.Or(j.Spec.GetName(), "-"),
-			printable(strings.Join(j.Spec.GetCommand(), " "))})
-	}
-	if !slices.ContainsFunc(jobs, func(j *telev1.Job) bool { return j.Spec.GetName() != "" }) {
-		for i, row := range rows {
-			rows[i] = slices.Delete(row, 6, 7)
-		}
-	}
-	command := len(rows[0]) - 1
-	widths := make([]int, command)
-	left := s.width
-	for column := range widths {
-		for _, row := range rows {
-			widths[column] = max(widths[column], len(row[column])+2)
-		}
-		left -= widths[column]
-	}
-	var text strings.Builder
-	for i, row := range rows {
-		for column, width := range widths {
-			color := ""
-			if s.color && i == 0 {
-				color = "1"
-			} else if s.color && column == 1 {
-				color = statusColors[jobs[i-1].Status]
-			}
-			text.WriteString(colored(row[column], color))
-			text.WriteString(strings.Repeat(" ", width-len(row[column])))
-		}
-		last := shorten(row[command], max(left, leastCommand))
-		if s.color && i == 0 {
-			last = colored(last, "1")
-		}
-		text.WriteString(last + "\n")
-	}
-	_, err := io.WriteString(out, text.String())
-	return err
 }
 
 func colored(text, color string) string {
@@ -307,7 +252,7 @@ type Links struct {
 }
 
 // linked are the names that tele answers to.
-var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-logs",
+var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-events", "tele-top", "tele-logs",
 	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-context",
 	"tele-completion", "tele-help", "tele-version"}

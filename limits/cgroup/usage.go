@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"math"
 	"strconv"
 	"strings"
 )
@@ -44,10 +45,7 @@ func (g *Group) Usage() Usage {
 		u.OOMKills = find(text, "oom_kill", 1)
 	}
 	if d, version := g.of("io"); version != 0 {
-		text, err := d.read(pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
-		if err == nil {
-			u.IORead, u.IOWrite = ioBytes(text, stacked)
-		}
+		u.IORead, u.IOWrite = diskBytes(d, version)
 	}
 	if d, version := g.of("pids"); version != 0 {
 		if peak := number(d, "pids.peak", 1); peak != nil && *peak > 0 {
@@ -58,6 +56,43 @@ func (g *Group) Usage() Usage {
 		u.PidsLimitHits = find(text, "max", 1)
 	}
 	return u
+}
+
+// Current is what a job uses now, of what somebody looks at again and again; nil where it is not known.
+type Current struct {
+	CPU             *uint64 // microseconds since it began
+	Memory          *uint64 // bytes
+	MemoryLimit     *uint64 // nil also for none
+	IORead, IOWrite *uint64 // bytes since it began
+	Pids            *uint64 // without the sandbox's init
+}
+
+// Current reads what the group uses. It opens five files, where Usage opens a dozen.
+func (g *Group) Current() Current {
+	var c Current
+	if d, version := g.in(g.m.unified); version != 0 {
+		text, _ := d.read(cpuStat) // what cannot be read is not known
+		c.CPU = find(text, "usage_usec", 1)
+	}
+	if d, version := g.of("cpuacct"); version == 1 && c.CPU == nil {
+		c.CPU = number(d, "cpuacct.usage", 1000)
+	}
+	if d, version := g.of("memory"); version != 0 {
+		c.Memory = number(d, pick(version, "memory.usage_in_bytes", "memory.current"), 1)
+		c.MemoryLimit = number(d, pick(version, "memory.limit_in_bytes", "memory.max"), 1)
+		if c.MemoryLimit != nil && *c.MemoryLimit > math.MaxInt64-1<<20 { // how version 1 writes none
+			c.MemoryLimit = nil
+		}
+	}
+	if d, version := g.of("io"); version != 0 {
+		c.IORead, c.IOWrite = diskBytes(d, version)
+	}
+	if d, version := g.of("pids"); version != 0 {
+		if c.Pids = number(d, "pids.current", 1); c.Pids != nil && *c.Pids > 0 {
+			*c.Pids--
+		}
+	}
+	return c
 }
 
 // cpuStat has the CPU time in version 2, and how often the limit held it back in both.
@@ -106,6 +141,14 @@ func number(d dir, file string, divide uint64) *uint64 {
 	}
 	n /= divide
 	return &n
+}
+
+func diskBytes(d dir, version int) (read, write *uint64) {
+	text, err := d.read(pick(version, "blkio.throttle.io_service_bytes", "io.stat"))
+	if err != nil {
+		return nil, nil
+	}
+	return ioBytes(text, stacked)
 }
 
 // ioBytes adds up all disks: "8:0 rbytes=1 wbytes=2 …" in version 2, "8:0 Read 1" in version 1. Those

@@ -28,6 +28,7 @@ var rights = map[string][]Role{
 	telev1.JobService_Update_FullMethodName:       doers,
 	telev1.JobService_WriteInput_FullMethodName:   doers,
 	telev1.JobService_Wait_FullMethodName:         anyRole,
+	telev1.JobService_Watch_FullMethodName:        anyRole,
 	telev1.JobService_StreamOutput_FullMethodName: anyRole,
 	telev1.JobService_Remove_FullMethodName:       doers,
 	telev1.JobService_Prune_FullMethodName:        doers,

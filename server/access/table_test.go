@@ -33,6 +33,7 @@ var cells = []struct {
 	{"/tele.v1.JobService/Update", true, true, false, false},
 	{"/tele.v1.JobService/WriteInput", true, true, false, false},
 	{"/tele.v1.JobService/Wait", true, true, true, false},
+	{"/tele.v1.JobService/Watch", true, true, true, false},
 	{"/tele.v1.JobService/StreamOutput", true, true, true, false},
 	{"/tele.v1.JobService/Remove", true, true, false, false},
 	{"/tele.v1.JobService/Prune", true, true, false, false},

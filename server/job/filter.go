@@ -23,10 +23,15 @@ func (f *Filter) Check() error {
 	switch {
 	case len(f.Statuses) > len(telev1.JobStatus_name):
 		return bad("statuses", "are more than there are")
-	case len(f.Labels) > maxLabels:
-		return bad("labels", "%d are too many, the most is %d", len(f.Labels), maxLabels)
 	case f.Since < 0:
 		return bad("since", "%s is negative", f.Since)
+	}
+	return checkLabels(f.Labels)
+}
+
+func checkLabels(wanted []string) error {
+	if len(wanted) > maxLabels {
+		return bad("labels", "%d are too many, the most is %d", len(wanted), maxLabels)
 	}
 	return nil
 }
@@ -63,9 +68,14 @@ func (p *prepared) fits(j *Job) bool {
 	if !strings.Contains(strings.Join(job.Spec.GetCommand(), " "), p.Command) {
 		return false
 	}
-	return !slices.ContainsFunc(p.Labels, func(label string) bool {
+	return hasLabels(job.Spec.GetLabels(), p.Labels)
+}
+
+// hasLabels tells whether a job with these labels has all that are wanted, KEY=VALUE, or KEY for any value.
+func hasLabels(labels map[string]string, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(label string) bool {
 		key, want, hasValue := strings.Cut(label, "=")
-		value, found := job.Spec.GetLabels()[key]
+		value, found := labels[key]
 		return !found || hasValue && value != want
 	})
 }

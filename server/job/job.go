@@ -92,6 +92,9 @@ func (j *Job) files() int {
 	return n
 }
 
+// ID is the job's id.
+func (j *Job) ID() string { return j.id }
+
 // Owner is the name of who started the job.
 func (j *Job) Owner() string { return j.owner }
 
@@ -197,6 +200,7 @@ func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason tele
 			return err
 		}
 		j.record = next
+		j.table.events.tell(next)
 		j.killAtLocked(killAt)
 	}
 	if signal == OwnSignal {
@@ -259,6 +263,7 @@ func (j *Job) amendLocked(change func(*recordv1.Record) bool) error {
 		return err
 	}
 	j.record = next
+	j.table.events.tell(next)
 	return nil
 }
 
@@ -336,6 +341,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.mu.Lock()
 	j.record = record
 	j.mu.Unlock()
+	j.table.events.tell(record)
 	log.Finish()
 	j.table.shelve(j)
 	close(j.done)

@@ -54,22 +54,30 @@ func frame(record []byte) []byte {
 	return append(f, record...)
 }
 
+// nextFrame is what the first frame of a file holds, nil when that is not whole.
+func nextFrame(file []byte) []byte {
+	if len(file) < frameHeader {
+		return nil
+	}
+	size := binary.LittleEndian.Uint32(file)
+	if size == 0 || uint64(size) > uint64(len(file)-frameHeader) {
+		return nil
+	}
+	next := file[frameHeader : frameHeader+size]
+	if checksum(next) != binary.LittleEndian.Uint32(file[4:]) {
+		return nil
+	}
+	return next
+}
+
 // lastFrame is the last whole record in a file, nil when there is none, and where it ends.
 func lastFrame(file []byte) (record []byte, end int) {
 	for {
-		rest := file[end:]
-		if len(rest) < frameHeader {
+		next := nextFrame(file[end:])
+		if next == nil {
 			return record, end
 		}
-		size := binary.LittleEndian.Uint32(rest)
-		if size == 0 || uint64(size) > uint64(len(rest)-frameHeader) {
-			return record, end
-		}
-		next := rest[frameHeader : frameHeader+size]
-		if checksum(next) != binary.LittleEndian.Uint32(rest[4:]) {
-			return record, end
-		}
-		record, end = next, end+frameHeader+int(size)
+		record, end = next, end+frameHeader+len(next)
 	}
 }
 
@@ -150,6 +158,11 @@ func appendTo(path string, data []byte) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
+	return writeWhole(fd, path, data)
+}
+
+// writeWhole writes all of data at the end of a file, or nothing.
+func writeWhole(fd int, path string, data []byte) error {
 	n, err := unix.Write(fd, data)
 	if n == len(data) {
 		return nil

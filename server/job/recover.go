@@ -45,6 +45,7 @@ func (t *Table) recover() error {
 		}
 	}
 	t.sort()
+	t.events.settle()
 	return nil
 }
 
@@ -87,12 +88,21 @@ func (t *Table) readAll(entries []os.DirEntry) iter.Seq[found] {
 // read reads the record of one job, and takes away what is left of a sandbox that has ended.
 func (t *Table) read(id string) found {
 	dir := t.jobDir(id)
+	if t.events.removed(id) {
+		return found{id: id, err: errHalfRemoved}
+	}
 	record, err := readRecord(dir)
 	if err != nil {
 		return found{id: id, err: err}
 	}
 	j := newJob(t, dir, record)
 	if j.ended() {
+		if !record.Job.OutputRemoved && t.events.outputRemoved(id) {
+			if err := j.removeOutputAgain(); err != nil {
+				t.options.Log.Err(err).Str("job", id).Msg("remove an old job's output")
+			}
+		}
+		t.events.tell(record)
 		// The server may have been killed before it had taken the sandbox away.
 		if !initproc.Gone(initID(record)) {
 			t.removeInit(j)
@@ -107,6 +117,9 @@ func (t *Table) read(id string) found {
 	return found{id: id, job: j}
 }
 
+// errHalfRemoved is for a job that an earlier server was removing when it was killed.
+var errHalfRemoved = errors.New("removed")
+
 // recoverOne does what is to be done about a job that has not ended, and tells whether its cgroup is
 // somebody's.
 func (t *Table) recoverOne(r found) (known bool, err error) {
@@ -115,6 +128,9 @@ func (t *Table) recoverOne(r found) (known bool, err error) {
 	case errors.As(r.err, &newer):
 		t.options.Log.Warn().Str("job", r.id).Msg(r.err.Error())
 		return true, nil
+	case r.err == errHalfRemoved:
+		t.removeGroup(r.id, nil)
+		return false, removeJob(t.jobDir(r.id))
 	case errors.Is(r.err, os.ErrNotExist):
 		t.options.Log.Info().Str("job", r.id).Msg("removing what a start left that was cut off")
 		t.removeGroup(r.id, nil)
@@ -194,6 +210,7 @@ func (t *Table) adopt(j *Job) (err error) {
 		return err
 	}
 	t.options.Log.Info().Str("job", j.id).Str("user", j.owner).Int("pid", j.init.Pid).Msg("job taken over")
+	t.events.tell(j.record)
 	j.askAgain()
 	if err := j.watch(); err != nil {
 		return err
@@ -235,6 +252,7 @@ func (t *Table) recoverLost(j *Job) error {
 	job.EndedAt = now()
 	t.removeGroup(j.id, record.Cgroups)
 	j.removeWork()
+	t.events.tell(j.record) // before what is told next
 	err = writeRecord(j.dir, record)
 	if noSpace(err) {
 		t.loseLater(j, record)
@@ -244,6 +262,7 @@ func (t *Table) recoverLost(j *Job) error {
 		return err
 	}
 	j.record = record
+	t.events.tell(record)
 	t.logEnd(job, nil)
 	if err := t.space.Add(j.dir); err != nil {
 		t.options.Log.Err(err).Str("job", j.id).Msg("count the output")
@@ -274,6 +293,7 @@ func (t *Table) loseLater(j *Job, record *recordv1.Record) {
 		j.mu.Lock()
 		j.record = record
 		j.mu.Unlock()
+		t.events.tell(record)
 		t.logEnd(record.Job, nil)
 		t.shelve(j)
 		close(j.done)

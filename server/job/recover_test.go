@@ -416,7 +416,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	}{
 		{"request checked", false}, {"place reserved", false}, {"directory made", false}, {"output made", false},
 		{"cgroup and plan made", false}, {"init started", false}, {"limits set", false},
-		{"record written", false}, {"command running", true}, {"start recorded", true},
+		{"record written", false}, {"command running", true}, {"record to be told", true}, {"start recorded", true},
 		{"refused call taken", true}, {"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {
 		t.Run(test.step, func(t *testing.T) {
@@ -440,6 +440,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			}
 			table = reopen(t, table)
 			jobs := list(t, table)
+			defer func() { expectEvents(t, table, test.there) }()
 			if !test.there {
 				entries, err := os.ReadDir(table.jobsDir())
 				if len(jobs) != 0 || len(entries) != 0 || err != nil || len(table.options.Cgroups.List()) != 0 {

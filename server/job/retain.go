@@ -76,7 +76,9 @@ func (t *Table) Remove(j *Job) error {
 
 // removeEnded removes a job that is not on the shelf any more.
 func (t *Table) removeEnded(j *Job) error {
+	job := j.Brief()
 	t.forget(j)
+	t.events.tellRemoved(job)
 	err := removeJob(j.dir)
 	t.space.Remove(j.dir)
 	return err
@@ -168,8 +170,8 @@ func (t *Table) due(now time.Time) (j *Job, whole bool, wait time.Duration) {
 	return nil, false, wait
 }
 
-// removeOutput removes all of an ended job but its record, which then says so. A server killed in
-// between leaves a job whose output is found to be missing, which is the same.
+// removeOutput removes all of an ended job but its record, which then says so. What a server that was killed
+// in between has left to do, the next one does.
 func (j *Job) removeOutput() error {
 	j.mu.Lock()
 	j.log = nil
@@ -185,6 +187,9 @@ func (j *Job) removeOutput() error {
 		next.Job.OutputRemoved = true
 	}
 	j.mu.Unlock()
+	gone := j.Brief()
+	gone.OutputRemoved = true
+	j.table.events.tellOutputRemoved(gone)
 	if err := removeFiles(j.dir); err != nil {
 		return err
 	}
@@ -195,4 +200,13 @@ func (j *Job) removeOutput() error {
 	j.mu.Lock() // for who reads it just now, and would cut off what looks unfinished
 	defer j.mu.Unlock()
 	return writeRecord(j.dir, next)
+}
+
+// removeOutputAgain does what a server that was killed has left to do of that. Nobody else has the job yet.
+func (j *Job) removeOutputAgain() error {
+	if err := removeFiles(j.dir); err != nil {
+		return err
+	}
+	j.record.Job.OutputRemoved = true
+	return writeRecord(j.dir, j.record)
 }

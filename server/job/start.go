@@ -278,12 +278,16 @@ func (j *Job) setRunning() error {
 		return err
 	}
 	j.record = next
+	j.table.events.tell(next)
 	return nil
 }
 
 // undo takes back a start that failed; the record goes last.
 func (j *Job) undo() error {
 	var errs []error
+	if j.record.Job.StartedAt != nil { // that was told
+		j.table.events.tellRemoved(j.record.Job)
+	}
 	j.closeUpper()
 	j.shutInput(ErrInputClosed)
 	j.closeTerminal()

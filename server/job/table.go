@@ -65,6 +65,7 @@ type Options struct {
 	FirstUID, UIDs uint32
 	Hide           []string // directories of the host that jobs see empty
 	Warm           int      // sandboxes that are kept ready for jobs to come
+	EventFile      uint64   // how large a file of events gets, in bytes, of which there are two; 0 is 8 MiB
 	// Log gets a line for each job that ends, or is taken over from an earlier server.
 	Log zerolog.Logger
 }
@@ -79,6 +80,7 @@ type Table struct {
 	common  common
 	warm    pool
 	timings timings
+	events  *events
 	root    bool
 	work    Work   // never WorkAuto
 	whyWork string // in words
@@ -163,6 +165,9 @@ func Open(o Options) (_ *Table, err error) {
 	if t.usual, err = t.check(&telev1.JobSpec{Command: []string{"true"}}); err != nil {
 		return nil, err
 	}
+	if err := t.openEvents(); err != nil {
+		return nil, err
+	}
 	if err := t.recover(); err != nil {
 		return nil, err
 	}
@@ -181,6 +186,8 @@ func Open(o Options) (_ *Table, err error) {
 func (t *Table) jobsDir() string { return filepath.Join(t.options.StateDir, "jobs") }
 
 func (t *Table) jobDir(id string) string { return filepath.Join(t.jobsDir(), id) }
+
+func (t *Table) eventsDir() string { return filepath.Join(t.options.StateDir, "events") }
 
 func (t *Table) anchor() string { return filepath.Join(t.options.StateDir, "root") }
 
@@ -230,6 +237,7 @@ func (t *Table) Get(text string, visible func(owner string) bool) (*Job, error) 
 type Page struct {
 	Filter
 	Brief bool   // as Job.Brief has them
+	Live  bool   // with what they use now
 	After string // Next of the page before; empty is the first
 	Size  int
 }
@@ -262,9 +270,12 @@ func (t *Table) List(visible func(owner string) bool, p Page) (list []*telev1.Jo
 		if len(list) == p.Size {
 			return list, next, nil
 		}
-		if p.Brief {
+		switch {
+		case p.Live:
+			list = append(list, j.Live(p.Brief))
+		case p.Brief:
 			list = append(list, j.Brief())
-		} else {
+		default:
 			list = append(list, j.Snapshot())
 		}
 		next = j.place().String()
@@ -332,6 +343,9 @@ func (t *Table) wait() {
 	t.warm.done.Wait()
 	t.mounts.close()
 	t.poll.close()
+	if t.events != nil {
+		t.events.close()
+	}
 }
 
 // close refuses new jobs and returns those that there are.
@@ -478,6 +492,12 @@ func (t *Table) With(ctx context.Context) (_ context.Context, cancel func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(t.life, func() { end(ErrClosing) })
 	return ctx, func() { stop(); end(nil) }
+}
+
+func (t *Table) has(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.jobs[id] != nil
 }
 
 // forget takes a job out of sight.

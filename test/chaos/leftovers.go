@@ -244,7 +244,7 @@ func (w *world) lookForDirectories() {
 		w.figures.violation("%v", err)
 	}
 	for _, e := range rest {
-		if !slices.Contains([]string{"certs", "jobs", "lock", "root", "version"}, e.Name()) {
+		if !slices.Contains([]string{"certs", "events", "jobs", "lock", "root", "version"}, e.Name()) {
 			w.figures.violation("%s is left in the state directory", e.Name())
 		}
 	}

@@ -17,6 +17,8 @@
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
 //                        PAUSED or STOPPING
+//   OUT_OF_RANGE         an offset is past what there is; or, with reason
+//                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -303,6 +305,84 @@ func (SignalTarget) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
+// EventKind is what can happen to a job. There may be more to come.
+type EventKind int32
+
+const (
+	// Never sent.
+	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
+	// Its command runs. A job whose command could not be run is no event.
+	EventKind_EVENT_KIND_STARTED EventKind = 1
+	// Its processes are frozen.
+	EventKind_EVENT_KIND_PAUSED EventKind = 2
+	// They go on.
+	EventKind_EVENT_KIND_RESUMED EventKind = 3
+	// Its limits or its timeout were changed.
+	EventKind_EVENT_KIND_UPDATED EventKind = 4
+	// It is to end: it was asked to stop, or ran into its timeout or its output
+	// limit.
+	EventKind_EVENT_KIND_STOPPING EventKind = 5
+	// It has ended, and none of its processes is left.
+	EventKind_EVENT_KIND_ENDED EventKind = 6
+	// Its output was removed to make room.
+	EventKind_EVENT_KIND_OUTPUT_REMOVED EventKind = 7
+	// It was removed, its record and its output: the last event of a job.
+	EventKind_EVENT_KIND_REMOVED EventKind = 8
+)
+
+// Enum value maps for EventKind.
+var (
+	EventKind_name = map[int32]string{
+		0: "EVENT_KIND_UNSPECIFIED",
+		1: "EVENT_KIND_STARTED",
+		2: "EVENT_KIND_PAUSED",
+		3: "EVENT_KIND_RESUMED",
+		4: "EVENT_KIND_UPDATED",
+		5: "EVENT_KIND_STOPPING",
+		6: "EVENT_KIND_ENDED",
+		7: "EVENT_KIND_OUTPUT_REMOVED",
+		8: "EVENT_KIND_REMOVED",
+	}
+	EventKind_value = map[string]int32{
+		"EVENT_KIND_UNSPECIFIED":    0,
+		"EVENT_KIND_STARTED":        1,
+		"EVENT_KIND_PAUSED":         2,
+		"EVENT_KIND_RESUMED":        3,
+		"EVENT_KIND_UPDATED":        4,
+		"EVENT_KIND_STOPPING":       5,
+		"EVENT_KIND_ENDED":          6,
+		"EVENT_KIND_OUTPUT_REMOVED": 7,
+		"EVENT_KIND_REMOVED":        8,
+	}
+)
+
+func (x EventKind) Enum() *EventKind {
+	p := new(EventKind)
+	*p = x
+	return p
+}
+
+func (x EventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+}
+
+func (EventKind) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[4]
+}
+
+func (x EventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventKind.Descriptor instead.
+func (EventKind) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+}
+
 // OutputStream is one of a job's output streams.
 type OutputStream int32
 
@@ -340,11 +420,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[4]
+	return &file_tele_v1_tele_proto_enumTypes[5]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -353,7 +433,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 // OutputEvent is what can happen to output.
@@ -389,11 +469,11 @@ func (x OutputEvent) String() string {
 }
 
 func (OutputEvent) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
 }
 
 func (OutputEvent) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[5]
+	return &file_tele_v1_tele_proto_enumTypes[6]
 }
 
 func (x OutputEvent) Number() protoreflect.EnumNumber {
@@ -402,7 +482,7 @@ func (x OutputEvent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputEvent.Descriptor instead.
 func (OutputEvent) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 // ChangeKind is what can happen to a file.
@@ -447,11 +527,11 @@ func (x ChangeKind) String() string {
 }
 
 func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[7].Descriptor()
 }
 
 func (ChangeKind) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[6]
+	return &file_tele_v1_tele_proto_enumTypes[7]
 }
 
 func (x ChangeKind) Number() protoreflect.EnumNumber {
@@ -460,7 +540,7 @@ func (x ChangeKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeKind.Descriptor instead.
 func (ChangeKind) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 // JobSpec is what the submitter asks for.
@@ -1383,9 +1463,14 @@ type Usage struct {
 	// whose end was waited for. No less than what init has, some MiB.
 	LargestProcessBytes *uint64 `protobuf:"varint,15,opt,name=largest_process_bytes,json=largestProcessBytes,proto3,oneof" json:"largest_process_bytes,omitempty"`
 	// From started_at to ended_at, in microseconds.
-	WallUsec      *uint64 `protobuf:"varint,16,opt,name=wall_usec,json=wallUsec,proto3,oneof" json:"wall_usec,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WallUsec *uint64 `protobuf:"varint,16,opt,name=wall_usec,json=wallUsec,proto3,oneof" json:"wall_usec,omitempty"`
+	// With live_usage alone: memory in use now, in bytes, and the memory limit,
+	// unset where there is none; processes and threads, init not counted.
+	MemoryBytes      *uint64 `protobuf:"varint,17,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
+	Pids             *uint64 `protobuf:"varint,18,opt,name=pids,proto3,oneof" json:"pids,omitempty"`
+	MemoryLimitBytes *uint64 `protobuf:"varint,19,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3,oneof" json:"memory_limit_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
@@ -1530,6 +1615,27 @@ func (x *Usage) GetWallUsec() uint64 {
 	return 0
 }
 
+func (x *Usage) GetMemoryBytes() uint64 {
+	if x != nil && x.MemoryBytes != nil {
+		return *x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetPids() uint64 {
+	if x != nil && x.Pids != nil {
+		return *x.Pids
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryLimitBytes() uint64 {
+	if x != nil && x.MemoryLimitBytes != nil {
+		return *x.MemoryLimitBytes
+	}
+	return 0
+}
+
 // StartRequest asks for a new job.
 type StartRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1669,7 +1775,9 @@ type GetRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Say also why the job is as it is. The usage of a running one is then what
 	// it has used so far.
-	Explain       bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
+	Explain bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
+	// Say what a running job uses now, as ListRequest.live_usage does.
+	LiveUsage     bool `protobuf:"varint,3,opt,name=live_usage,json=liveUsage,proto3" json:"live_usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1714,6 +1822,13 @@ func (x *GetRequest) GetJobId() string {
 func (x *GetRequest) GetExplain() bool {
 	if x != nil {
 		return x.Explain
+	}
+	return false
+}
+
+func (x *GetRequest) GetLiveUsage() bool {
+	if x != nil {
+		return x.LiveUsage
 	}
 	return false
 }
@@ -1871,7 +1986,11 @@ type ListRequest struct {
 	// Only jobs that were made at most so long ago; unset or 0 is any.
 	Since *durationpb.Duration `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`
 	// Only jobs whose command, the words joined by blanks, has this in it.
-	Command       string `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"`
+	Command string `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"`
+	// Say what running jobs use now, also with brief: in Job.usage the CPU time,
+	// the disk's bytes, memory_bytes, memory_limit_bytes and pids. It is read for
+	// each of the page's jobs, so it is for who shows it.
+	LiveUsage     bool `protobuf:"varint,15,opt,name=live_usage,json=liveUsage,proto3" json:"live_usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1967,6 +2086,13 @@ func (x *ListRequest) GetCommand() string {
 		return x.Command
 	}
 	return ""
+}
+
+func (x *ListRequest) GetLiveUsage() bool {
+	if x != nil {
+		return x.LiveUsage
+	}
+	return false
 }
 
 // ListResponse is a page of jobs, newest first.
@@ -3170,6 +3296,233 @@ func (x *WaitResponse) GetJob() *Job {
 	return nil
 }
 
+// WatchRequest says which events, and from where.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Behind which event to begin: the cursor of a message of an earlier Watch.
+	// Empty is from now on, or, with since, all that is kept.
+	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Leave out what happened before, by the server's clock. That it was before
+	// what is kept is no error.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Go on with what happens. Without it the stream ends with what there is.
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Only events of these jobs: ids, unique prefixes of them, or names, as they
+	// are now. A whole id may be that of a job which is gone. At most 64; none
+	// means any.
+	JobIds []string `protobuf:"bytes,4,rep,name=job_ids,json=jobIds,proto3" json:"job_ids,omitempty"`
+	// Only events of these kinds; none means any.
+	Kinds []EventKind `protobuf:"varint,5,rep,packed,name=kinds,proto3,enum=tele.v1.EventKind" json:"kinds,omitempty"`
+	// Only events of jobs with all of these labels, as in ListRequest.
+	Labels        []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WatchRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *WatchRequest) GetJobIds() []string {
+	if x != nil {
+		return x.JobIds
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetKinds() []EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// WatchResponse is an event, or word that there is none.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the place behind the event; opaque.
+	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Not set in the first message, which says where the stream begins: who lists
+	// the jobs after it misses nothing. Nor in some later ones, which only take
+	// the cursor on while there is nothing for this watcher.
+	Event         *Event `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WatchResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+// Event is a change of a job's state.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it happened, by the server's clock.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What happened.
+	Kind EventKind `protobuf:"varint,2,opt,name=kind,proto3,enum=tele.v1.EventKind" json:"kind,omitempty"`
+	// The job as the event left it, as List shows it with brief; of the command
+	// no more than 256 bytes.
+	Job *Job `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`
+	// In words: how it ended, why it is to end, or what its limits and its
+	// timeout are now. Empty for the other kinds.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EventKind_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *Event) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Event) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // StreamOutputRequest asks for a job's output.
 type StreamOutputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3199,7 +3552,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3564,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3577,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3299,7 +3652,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3664,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3677,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -3380,7 +3733,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3392,7 +3745,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3405,7 +3758,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -3426,7 +3779,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3791,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3804,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3472,7 +3825,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3837,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3850,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3520,7 +3873,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3885,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3898,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3573,7 +3926,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3938,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3951,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3623,7 +3976,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3988,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +4001,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -3685,7 +4038,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +4050,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +4063,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3736,7 +4089,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3748,7 +4101,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3761,7 +4114,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3782,7 +4135,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +4147,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +4160,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3859,7 +4212,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +4224,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +4237,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3935,7 +4288,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4300,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4313,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Mark) GetStep() string {
@@ -4068,7 +4421,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vRefusedCall\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
-	"\x05errno\x18\x03 \x01(\x05R\x05errno\"\xd5\a\n" +
+	"\x05errno\x18\x03 \x01(\x05R\x05errno\"\xfa\b\n" +
 	"\x05Usage\x12\x1e\n" +
 	"\bcpu_usec\x18\x01 \x01(\x04H\x00R\acpuUsec\x88\x01\x01\x12'\n" +
 	"\rcpu_user_usec\x18\x02 \x01(\x04H\x01R\vcpuUserUsec\x88\x01\x01\x12+\n" +
@@ -4087,7 +4440,10 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x11stall_memory_usec\x18\r \x01(\x04H\fR\x0fstallMemoryUsec\x88\x01\x01\x12'\n" +
 	"\rstall_io_usec\x18\x0e \x01(\x04H\rR\vstallIoUsec\x88\x01\x01\x127\n" +
 	"\x15largest_process_bytes\x18\x0f \x01(\x04H\x0eR\x13largestProcessBytes\x88\x01\x01\x12 \n" +
-	"\twall_usec\x18\x10 \x01(\x04H\x0fR\bwallUsec\x88\x01\x01B\v\n" +
+	"\twall_usec\x18\x10 \x01(\x04H\x0fR\bwallUsec\x88\x01\x01\x12&\n" +
+	"\fmemory_bytes\x18\x11 \x01(\x04H\x10R\vmemoryBytes\x88\x01\x01\x12\x17\n" +
+	"\x04pids\x18\x12 \x01(\x04H\x11R\x04pids\x88\x01\x01\x121\n" +
+	"\x12memory_limit_bytes\x18\x13 \x01(\x04H\x12R\x10memoryLimitBytes\x88\x01\x01B\v\n" +
 	"\t_cpu_usecB\x10\n" +
 	"\x0e_cpu_user_usecB\x12\n" +
 	"\x10_cpu_system_usecB\x11\n" +
@@ -4106,7 +4462,10 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0e_stall_io_usecB\x18\n" +
 	"\x16_largest_process_bytesB\f\n" +
 	"\n" +
-	"_wall_usec\"\x8a\x01\n" +
+	"_wall_usecB\x0f\n" +
+	"\r_memory_bytesB\a\n" +
+	"\x05_pidsB\x15\n" +
+	"\x13_memory_limit_bytes\"\x8a\x01\n" +
 	"\fStartRequest\x12$\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12'\n" +
@@ -4114,11 +4473,13 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04wait\x18\x04 \x01(\bR\x04wait\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
-	"\x04plan\x18\x02 \x01(\tR\x04plan\"=\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"\\\n" +
 	"\n" +
 	"GetRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
-	"\aexplain\x18\x02 \x01(\bR\aexplain\"S\n" +
+	"\aexplain\x18\x02 \x01(\bR\aexplain\x12\x1d\n" +
+	"\n" +
+	"live_usage\x18\x03 \x01(\bR\tliveUsage\"S\n" +
 	"\vGetResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12$\n" +
 	"\x05cause\x18\x02 \x01(\v2\x0e.tele.v1.CauseR\x05cause\"e\n" +
@@ -4126,7 +4487,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
 	"\bevidence\x18\x03 \x03(\tR\bevidence\x12\x16\n" +
-	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x9a\x02\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\"\xb9\x02\n" +
 	"\vListRequest\x12.\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x12.tele.v1.JobStatusR\bstatuses\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -4138,7 +4499,9 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04name\x18\v \x01(\tR\x04name\x12\x12\n" +
 	"\x04user\x18\f \x01(\tR\x04user\x12/\n" +
 	"\x05since\x18\r \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x18\n" +
-	"\acommand\x18\x0e \x01(\tR\acommand\"X\n" +
+	"\acommand\x18\x0e \x01(\tR\acommand\x12\x1d\n" +
+	"\n" +
+	"live_usage\x18\x0f \x01(\bR\tliveUsage\"X\n" +
 	"\fListResponse\x12 \n" +
 	"\x04jobs\x18\x01 \x03(\v2\f.tele.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +
@@ -4208,7 +4571,22 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vWaitRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\".\n" +
 	"\fWaitResponse\x12\x1e\n" +
-	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\x91\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\"\xcb\x01\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x17\n" +
+	"\ajob_ids\x18\x04 \x03(\tR\x06jobIds\x12(\n" +
+	"\x05kinds\x18\x05 \x03(\x0e2\x12.tele.v1.EventKindR\x05kinds\x12\x16\n" +
+	"\x06labels\x18\x06 \x03(\tR\x06labels\"M\n" +
+	"\rWatchResponse\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12$\n" +
+	"\x05event\x18\x02 \x01(\v2\x0e.tele.v1.EventR\x05event\"\x99\x01\n" +
+	"\x05Event\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12&\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x12.tele.v1.EventKindR\x04kind\x12\x1e\n" +
+	"\x03job\x18\x03 \x01(\v2\f.tele.v1.JobR\x03job\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x91\x02\n" +
 	"\x13StreamOutputRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12-\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x16\n" +
@@ -4291,7 +4669,17 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x19SIGNAL_TARGET_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SIGNAL_TARGET_GROUP\x10\x01\x12\x19\n" +
 	"\x15SIGNAL_TARGET_COMMAND\x10\x02\x12\x15\n" +
-	"\x11SIGNAL_TARGET_ALL\x10\x03*a\n" +
+	"\x11SIGNAL_TARGET_ALL\x10\x03*\xec\x01\n" +
+	"\tEventKind\x12\x1a\n" +
+	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12EVENT_KIND_STARTED\x10\x01\x12\x15\n" +
+	"\x11EVENT_KIND_PAUSED\x10\x02\x12\x16\n" +
+	"\x12EVENT_KIND_RESUMED\x10\x03\x12\x16\n" +
+	"\x12EVENT_KIND_UPDATED\x10\x04\x12\x17\n" +
+	"\x13EVENT_KIND_STOPPING\x10\x05\x12\x14\n" +
+	"\x10EVENT_KIND_ENDED\x10\x06\x12\x1d\n" +
+	"\x19EVENT_KIND_OUTPUT_REMOVED\x10\a\x12\x16\n" +
+	"\x12EVENT_KIND_REMOVED\x10\b*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -4304,7 +4692,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xfe\a\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xb8\b\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -4319,7 +4707,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"WriteInput\x12\x1a.tele.v1.WriteInputRequest\x1a\x1b.tele.v1.WriteInputResponse(\x010\x01\x129\n" +
 	"\x06Resize\x12\x16.tele.v1.ResizeRequest\x1a\x17.tele.v1.ResizeResponse\x127\n" +
 	"\x04Exec\x12\x14.tele.v1.ExecRequest\x1a\x15.tele.v1.ExecResponse(\x010\x01\x123\n" +
-	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x12M\n" +
+	"\x04Wait\x12\x14.tele.v1.WaitRequest\x1a\x15.tele.v1.WaitResponse\x128\n" +
+	"\x05Watch\x12\x15.tele.v1.WatchRequest\x1a\x16.tele.v1.WatchResponse0\x01\x12M\n" +
 	"\fStreamOutput\x12\x1c.tele.v1.StreamOutputRequest\x1a\x1d.tele.v1.StreamOutputResponse0\x01\x129\n" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
 	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponse\x123\n" +
@@ -4338,166 +4727,178 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
 	(SignalTarget)(0),             // 3: tele.v1.SignalTarget
-	(OutputStream)(0),             // 4: tele.v1.OutputStream
-	(OutputEvent)(0),              // 5: tele.v1.OutputEvent
-	(ChangeKind)(0),               // 6: tele.v1.ChangeKind
-	(*JobSpec)(nil),               // 7: tele.v1.JobSpec
-	(*TerminalSize)(nil),          // 8: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 9: tele.v1.Mount
-	(*Limits)(nil),                // 10: tele.v1.Limits
-	(*LimitStatus)(nil),           // 11: tele.v1.LimitStatus
-	(*Job)(nil),                   // 12: tele.v1.Job
-	(*RefusedCall)(nil),           // 13: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 14: tele.v1.Usage
-	(*StartRequest)(nil),          // 15: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 16: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 17: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 18: tele.v1.GetResponse
-	(*Cause)(nil),                 // 19: tele.v1.Cause
-	(*ListRequest)(nil),           // 20: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 21: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 22: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 23: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 24: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 25: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 26: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 27: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 28: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 29: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 30: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 31: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 32: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 33: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 34: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 35: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 36: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 37: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 38: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 39: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 40: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 41: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 42: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 43: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 44: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 45: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 46: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 47: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 48: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 49: tele.v1.DiffResponse
-	(*Change)(nil),                // 50: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 51: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 52: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 53: tele.v1.Timing
-	(*Mark)(nil),                  // 54: tele.v1.Mark
-	nil,                           // 55: tele.v1.JobSpec.EnvEntry
-	nil,                           // 56: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 57: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(EventKind)(0),                // 4: tele.v1.EventKind
+	(OutputStream)(0),             // 5: tele.v1.OutputStream
+	(OutputEvent)(0),              // 6: tele.v1.OutputEvent
+	(ChangeKind)(0),               // 7: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 8: tele.v1.JobSpec
+	(*TerminalSize)(nil),          // 9: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 10: tele.v1.Mount
+	(*Limits)(nil),                // 11: tele.v1.Limits
+	(*LimitStatus)(nil),           // 12: tele.v1.LimitStatus
+	(*Job)(nil),                   // 13: tele.v1.Job
+	(*RefusedCall)(nil),           // 14: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 15: tele.v1.Usage
+	(*StartRequest)(nil),          // 16: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 17: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 18: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 19: tele.v1.GetResponse
+	(*Cause)(nil),                 // 20: tele.v1.Cause
+	(*ListRequest)(nil),           // 21: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 22: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 23: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 24: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 25: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 26: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 27: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 28: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 29: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 30: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 31: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 32: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 33: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 34: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 35: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 36: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 37: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 38: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 39: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 40: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 41: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 42: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 43: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 44: tele.v1.WatchResponse
+	(*Event)(nil),                 // 45: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 46: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 47: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 48: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 49: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 50: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 51: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 52: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 53: tele.v1.DiffResponse
+	(*Change)(nil),                // 54: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 55: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 56: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 57: tele.v1.Timing
+	(*Mark)(nil),                  // 58: tele.v1.Mark
+	nil,                           // 59: tele.v1.JobSpec.EnvEntry
+	nil,                           // 60: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 61: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 62: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	55, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	58, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	59, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	11, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	62, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	56, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	58, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	7,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	10, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	9,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	60, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	62, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	8,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	59, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	59, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	59, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	11, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	14, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	13, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	58, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	7,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	12, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	12, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	19, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	63, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	63, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	63, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	12, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	15, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	14, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	62, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	8,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	13, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	13, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	20, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 22: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	58, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	12, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	58, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	12, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	62, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	13, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	62, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	13, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
 	3,  // 27: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	12, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	12, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	12, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	10, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	58, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	8,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	37, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	8,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	57, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	8,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	4,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	39, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	12, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 42: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	59, // 43: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 44: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	59, // 45: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 46: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 47: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 48: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	58, // 49: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	50, // 50: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 51: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	53, // 52: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	59, // 53: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	54, // 54: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	58, // 55: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 56: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 57: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 58: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 59: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 60: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 61: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	28, // 62: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	30, // 63: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	32, // 64: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	34, // 65: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	36, // 66: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	40, // 67: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	42, // 68: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	44, // 69: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	46, // 70: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	48, // 71: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	51, // 72: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 73: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 74: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 75: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 76: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 77: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 78: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	29, // 79: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	31, // 80: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	33, // 81: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	35, // 82: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	38, // 83: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	41, // 84: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	43, // 85: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	45, // 86: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	47, // 87: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	49, // 88: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	52, // 89: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	73, // [73:90] is the sub-list for method output_type
-	56, // [56:73] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	13, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	13, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	13, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	11, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	62, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	13, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	9,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	38, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	9,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	61, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	9,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	5,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	40, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	13, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	63, // 42: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 43: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	45, // 44: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	63, // 45: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	4,  // 46: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	13, // 47: tele.v1.Event.job:type_name -> tele.v1.Job
+	5,  // 48: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	63, // 49: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 50: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	63, // 51: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	13, // 52: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	6,  // 53: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	13, // 54: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	62, // 55: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	54, // 56: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	7,  // 57: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	57, // 58: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	63, // 59: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	58, // 60: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	62, // 61: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	16, // 62: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	18, // 63: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	21, // 64: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	23, // 65: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	25, // 66: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	27, // 67: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	29, // 68: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	31, // 69: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	33, // 70: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	35, // 71: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	37, // 72: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	41, // 73: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	43, // 74: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	46, // 75: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	48, // 76: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	50, // 77: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	52, // 78: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	55, // 79: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	17, // 80: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	19, // 81: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	22, // 82: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	24, // 83: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	26, // 84: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	28, // 85: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	30, // 86: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	32, // 87: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	34, // 88: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	36, // 89: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	39, // 90: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	42, // 91: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	44, // 92: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	47, // 93: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	49, // 94: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	51, // 95: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	53, // 96: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	56, // 97: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	80, // [80:98] is the sub-list for method output_type
+	62, // [62:80] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -4507,14 +4908,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[35].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   51,
+			NumEnums:      8,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,6 +17,8 @@
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
 //                        PAUSED or STOPPING
+//   OUT_OF_RANGE         an offset is past what there is; or, with reason
+//                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -58,6 +60,7 @@ const (
 	JobService_Resize_FullMethodName       = "/tele.v1.JobService/Resize"
 	JobService_Exec_FullMethodName         = "/tele.v1.JobService/Exec"
 	JobService_Wait_FullMethodName         = "/tele.v1.JobService/Wait"
+	JobService_Watch_FullMethodName        = "/tele.v1.JobService/Watch"
 	JobService_StreamOutput_FullMethodName = "/tele.v1.JobService/StreamOutput"
 	JobService_Remove_FullMethodName       = "/tele.v1.JobService/Remove"
 	JobService_Prune_FullMethodName        = "/tele.v1.JobService/Prune"
@@ -129,6 +132,15 @@ type JobServiceClient interface {
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
+	// Watch sends every change of state of the jobs visible to the caller, each
+	// once and in the order in which they happened, from a place that a cursor
+	// names. The server keeps the last events, some ten thousand of them, also
+	// across its restarts: a watcher whose stream was cut goes on behind the
+	// cursor that it has from the last message. Behind one that is not kept any
+	// more it is OUT_OF_RANGE with reason EVENTS_GONE: List says how the jobs are
+	// now, and a Watch without a cursor begins anew. A follower that reads too
+	// slowly to keep up with what is kept gets the same in the middle.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
 	// With follow it goes on until the job has ended and everything is sent.
 	// A stream that came to that end closes with one message that has only
@@ -283,9 +295,28 @@ func (c *jobServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...gr
 	return out, nil
 }
 
+func (c *jobServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[2], JobService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 func (c *jobServiceClient) StreamOutput(ctx context.Context, in *StreamOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOutputResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[2], JobService_StreamOutput_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[3], JobService_StreamOutput_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -406,6 +437,15 @@ type JobServiceServer interface {
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	// Watch sends every change of state of the jobs visible to the caller, each
+	// once and in the order in which they happened, from a place that a cursor
+	// names. The server keeps the last events, some ten thousand of them, also
+	// across its restarts: a watcher whose stream was cut goes on behind the
+	// cursor that it has from the last message. Behind one that is not kept any
+	// more it is OUT_OF_RANGE with reason EVENTS_GONE: List says how the jobs are
+	// now, and a Watch without a cursor begins anew. A follower that reads too
+	// slowly to keep up with what is kept gets the same in the middle.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// StreamOutput sends what the job wrote, from an offset, byte for byte.
 	// With follow it goes on until the job has ended and everything is sent.
 	// A stream that came to that end closes with one message that has only
@@ -469,6 +509,9 @@ func (UnimplementedJobServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, 
 }
 func (UnimplementedJobServiceServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
+}
+func (UnimplementedJobServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedJobServiceServer) StreamOutput(*StreamOutputRequest, grpc.ServerStreamingServer[StreamOutputResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamOutput not implemented")
@@ -700,6 +743,17 @@ func _JobService_Wait_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(JobServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 func _JobService_StreamOutput_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(StreamOutputRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -859,6 +913,11 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _JobService_Exec_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _JobService_Watch_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "StreamOutput",
