@@ -35,6 +35,9 @@ type Cmd struct {
 	// goroutine, in the order in which the output reached the server. A command that writes on after a Write
 	// has failed gets SIGPIPE.
 	Stdout, Stderr io.Writer
+	// Secrets are files that the command, and nobody else, can read in the directory that TELE_SECRETS names,
+	// by their names (telev1.Secret). They are in no record of the server's, nor in any list or log.
+	Secrets map[string][]byte
 	// Spec is what else the job is to have, like limits, a timeout or a terminal; nil is no wish. The fields
 	// above go before what it says.
 	Spec *telev1.JobSpec
@@ -136,7 +139,11 @@ func (c *Cmd) start() (*telev1.Job, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, err
 	}
-	job, err := c.client.Start(c.ctx, spec)
+	var secrets []*telev1.Secret
+	for name, data := range c.Secrets {
+		secrets = append(secrets, &telev1.Secret{Name: name, Data: data})
+	}
+	job, err := c.client.Start(c.ctx, spec, secrets...)
 	if err != nil && c.ctx.Err() != nil {
 		err = fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status",
 			c.ctx.Err())

@@ -25,6 +25,7 @@ type Spec struct {
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	EnvFile    []string          `name:"env-file" help:"Set those of a file, a line each: NAME=VALUE, or NAME for its value here; may be repeated, --env comes after." placeholder:"FILE" sep:"none" type:"path"`
+	Secret     []string          `help:"Give the job a file in memory that nobody else sees: NAME, with what is in FILE (- is standard input), in the directory that TELE_SECRETS names; may be repeated." placeholder:"NAME=FILE" sep:"none"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Warn       string            `help:"Send the command a signal so long before the timeout, like USR1@2m." placeholder:"SIGNAL@TIME"`
 	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
@@ -122,6 +123,10 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	secrets, err := r.secrets(streams.In)
+	if err != nil {
+		return err
+	}
 	spec.StopWhenLeft = r.Kill
 	if r.Terminal {
 		streams.Err = &messages{to: streams.Err}
@@ -131,12 +136,12 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	if r.DryRun {
-		plan, err := c.Plan(ctx, spec)
+		plan, err := c.Plan(ctx, spec, secrets...)
 		fmt.Fprint(streams.Out, plan)
 		return err
 	}
 	if r.Detach {
-		job, err := c.Start(ctx, spec)
+		job, err := c.Start(ctx, spec, secrets...)
 		if err != nil {
 			return err
 		}
@@ -149,7 +154,7 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	defer s.close()
-	job, err := s.start(spec)
+	job, err := s.start(spec, secrets)
 	if err != nil {
 		return err
 	}

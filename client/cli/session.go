@@ -117,8 +117,8 @@ func (s *session) send(sig syscall.Signal) {
 }
 
 // start starts the job.
-func (s *session) start(spec *telev1.JobSpec) (*telev1.Job, error) {
-	job, err := s.client.Start(s.ctx, spec)
+func (s *session) start(spec *telev1.JobSpec, secrets []*telev1.Secret) (*telev1.Job, error) {
+	job, err := s.client.Start(s.ctx, spec, secrets...)
 	if why := context.Cause(s.ctx); why != nil {
 		return nil, fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status", why)
 	}

@@ -132,7 +132,7 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, err error) {
 	}
 	maps.Copy(env, spec.Env)
 	s = initproc.Spec{UID: record.Uid, GID: gid, UserNamespace: !t.root, Project: t.work == WorkQuota,
-		Command: spec.Command, Env: environment(j.id, initproc.Home, name, env), Cwd: spec.Cwd, Stdin: spec.Stdin,
+		Command: spec.Command, Env: environment(j.id, initproc.Home, name, env, record.Secrets), Cwd: spec.Cwd, Stdin: spec.Stdin,
 		Terminal: sizeOf(spec.Terminal)}
 	filter(&s, &telev1.JobSpec{})
 	if s.Cwd == "" {

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"errors"
 	"os"
 
@@ -95,6 +96,20 @@ func (s *sandbox) forJob(r request) (err error) {
 		return err
 	}
 	return s.group.Set(s.table.groupRequest(r))
+}
+
+// run has init carry out the rest of its plan, and returns when the command runs.
+func (s *sandbox) run(ctx context.Context, r request, in *initproc.Input) error {
+	files, err := secretsFile(r.secrets)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // it was read, or will not be
+		}
+	}()
+	return s.init.Run(ctx, s.plan, in, files...)
 }
 
 // newPlan is the plan for a job that asks for r.

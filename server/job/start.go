@@ -26,16 +26,20 @@ func (e *LimitError) Error() string {
 
 // A request is what a spec asks for, checked, and found where it is something of this machine.
 type request struct {
-	spec   *telev1.JobSpec
-	values limits.Limits
-	room   room
-	where  places
+	spec    *telev1.JobSpec
+	secrets []*telev1.Secret
+	values  limits.Limits
+	room    room
+	where   places
 }
 
-// check looks at all of a spec.
-func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
-	r.spec = spec
+// check looks at all of a spec, and at what comes with it.
+func (t *Table) check(spec *telev1.JobSpec, secrets ...*telev1.Secret) (r request, err error) {
+	r.spec, r.secrets = spec, secrets
 	if err := checkSpec(spec); err != nil {
+		return r, err
+	}
+	if err := CheckSecrets(secrets); err != nil {
 		return r, err
 	}
 	if r.values, err = parseLimits(spec.GetLimits(), t.options.Most); err != nil {
@@ -53,10 +57,11 @@ func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
 
 // Start makes a job and returns when its command runs. An error leaves nothing behind; a
 // *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
-// with the same key, one makes the job and all return it; an empty key is none.
-func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec) (*Job, error) {
+// with the same key, one makes the job and all return it; an empty key is none. The secrets are overwritten.
+func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec, secrets ...*telev1.Secret) (*Job, error) {
+	defer forgetSecrets(secrets)
 	began := time.Now()
-	r, err := t.check(spec)
+	r, err := t.check(spec, secrets...)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +76,7 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	}
 	s.timing = &Timing{ID: s.id, Began: began, Cold: cold, Template: s.warm}
 	s.mark("request checked")
-	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
+	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key, Secrets: len(secrets) > 0,
 		Job: &telev1.Job{Id: s.id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
 	if earlier, err := t.enter(ctx, j, s, r); earlier != nil || err != nil {
@@ -126,8 +131,8 @@ func (j *Job) again(ctx context.Context, spec *telev1.JobSpec) (*Job, error) {
 }
 
 // Plan is the plan that Start would carry out, for people.
-func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
-	r, err := t.check(spec)
+func (t *Table) Plan(spec *telev1.JobSpec, secrets ...*telev1.Secret) (string, error) {
+	r, err := t.check(spec, secrets...)
 	if err != nil {
 		return "", err
 	}
@@ -153,10 +158,11 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		Hostname: cmp.Or(r.spec.Hostname, s.id), UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
-		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
+		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env, len(r.secrets) > 0), Cwd: r.spec.Cwd,
 		Stdin:       r.spec.Stdin,
 		Merge:       r.spec.Merge,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
+		Secrets:     secretsOf(r.secrets),
 	}
 	spec.Mounts = r.where.mounts
 	if r.where.root != "" {
@@ -211,7 +217,7 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := j.init.Run(ctx, s.plan, in); err != nil {
+	if err := s.run(ctx, r, in); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {

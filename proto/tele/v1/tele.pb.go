@@ -1540,11 +1540,17 @@ type StartRequest struct {
 	// Names this submission, at most 64 bytes, random: of several requests by
 	// one caller with the same key, one makes a job and all return it, also
 	// across a restart of the server. The same key for a different spec is
-	// INVALID_ARGUMENT. Empty is none.
+	// INVALID_ARGUMENT; secrets are not compared, the job has those of the request
+	// that made it. Empty is none.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Answer when the job has ended, as Wait does, instead of when it runs: one
 	// call for a short job. A caller that goes away meanwhile does not stop it.
-	Wait          bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// What the job is to know and nobody else: files in memory, in the directory
+	// that TELE_SECRETS names, of mode 0400, the job's user's, read-only, and
+	// counted in its memory limit. They are in no record, no list, no plan and no
+	// log, and gone with the job. At most 64, of together 256 KiB.
+	Secrets       []*Secret `protobuf:"bytes,5,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1607,6 +1613,69 @@ func (x *StartRequest) GetWait() bool {
 	return false
 }
 
+func (x *StartRequest) GetSecrets() []*Secret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// Secret is a file that a job is given.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name: 1 to 64 letters, digits, ".", "_" and "-"; neither "." nor "..".
+	// No other secret of the request has it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What is in it: any bytes, at most 64 KiB, or none.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Secret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Secret) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // StartResponse is the job that now runs, or the plan of one.
 type StartResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1620,7 +1689,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1701,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1714,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1676,7 +1745,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1757,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1770,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1731,7 +1800,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1812,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1825,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1793,7 +1862,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1874,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1887,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Cause) GetKind() string {
@@ -1878,7 +1947,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +1959,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +1972,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -1982,7 +2051,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2063,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2076,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2041,7 +2110,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2122,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2135,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2101,7 +2170,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2182,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2195,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2151,7 +2220,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2232,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2245,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2211,7 +2280,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2292,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2305,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2257,7 +2326,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2338,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2351,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2303,7 +2372,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2384,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2397,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2349,7 +2418,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2430,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2443,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2395,7 +2464,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2476,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2489,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -2448,7 +2517,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2529,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2542,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -2508,7 +2577,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2589,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2602,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -2564,7 +2633,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2645,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2658,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2640,7 +2709,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2721,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2734,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2695,7 +2764,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +2776,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +2789,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -2746,7 +2815,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +2827,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +2840,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -2793,7 +2862,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2874,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2887,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -2877,7 +2946,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +2958,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +2971,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -2967,7 +3036,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3048,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3061,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3036,7 +3105,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3117,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3130,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3089,7 +3158,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3170,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3183,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3135,7 +3204,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3216,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3229,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3199,7 +3268,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3280,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3293,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3299,7 +3368,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3380,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3393,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -3380,7 +3449,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3392,7 +3461,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3405,7 +3474,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -3426,7 +3495,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3507,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3520,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3472,7 +3541,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3553,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3566,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3520,7 +3589,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3601,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3614,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3573,7 +3642,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3654,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3667,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3623,7 +3692,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3704,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3717,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -3685,7 +3754,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3766,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3779,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3736,7 +3805,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3748,7 +3817,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3761,7 +3830,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3782,7 +3851,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3863,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3876,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3859,7 +3928,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +3940,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +3953,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3935,7 +4004,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4016,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4029,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Mark) GetStep() string {
@@ -4106,12 +4175,16 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x0e_stall_io_usecB\x18\n" +
 	"\x16_largest_process_bytesB\f\n" +
 	"\n" +
-	"_wall_usec\"\x8a\x01\n" +
+	"_wall_usec\"\xb5\x01\n" +
 	"\fStartRequest\x12$\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12'\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
-	"\x04wait\x18\x04 \x01(\bR\x04wait\"C\n" +
+	"\x04wait\x18\x04 \x01(\bR\x04wait\x12)\n" +
+	"\asecrets\x18\x05 \x03(\v2\x0f.tele.v1.SecretR\asecrets\"0\n" +
+	"\x06Secret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\"=\n" +
@@ -4339,7 +4412,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -4357,147 +4430,149 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*RefusedCall)(nil),           // 13: tele.v1.RefusedCall
 	(*Usage)(nil),                 // 14: tele.v1.Usage
 	(*StartRequest)(nil),          // 15: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 16: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 17: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 18: tele.v1.GetResponse
-	(*Cause)(nil),                 // 19: tele.v1.Cause
-	(*ListRequest)(nil),           // 20: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 21: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 22: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 23: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 24: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 25: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 26: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 27: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 28: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 29: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 30: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 31: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 32: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 33: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 34: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 35: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 36: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 37: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 38: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 39: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 40: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 41: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 42: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 43: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 44: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 45: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 46: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 47: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 48: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 49: tele.v1.DiffResponse
-	(*Change)(nil),                // 50: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 51: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 52: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 53: tele.v1.Timing
-	(*Mark)(nil),                  // 54: tele.v1.Mark
-	nil,                           // 55: tele.v1.JobSpec.EnvEntry
-	nil,                           // 56: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 57: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*Secret)(nil),                // 16: tele.v1.Secret
+	(*StartResponse)(nil),         // 17: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 18: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 19: tele.v1.GetResponse
+	(*Cause)(nil),                 // 20: tele.v1.Cause
+	(*ListRequest)(nil),           // 21: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 22: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 23: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 24: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 25: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 26: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 27: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 28: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 29: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 30: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 31: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 32: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 33: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 34: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 35: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 36: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 37: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 38: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 39: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 40: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 41: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 42: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 43: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 44: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 45: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 46: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 47: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 48: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 49: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 50: tele.v1.DiffResponse
+	(*Change)(nil),                // 51: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 52: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 53: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 54: tele.v1.Timing
+	(*Mark)(nil),                  // 55: tele.v1.Mark
+	nil,                           // 56: tele.v1.JobSpec.EnvEntry
+	nil,                           // 57: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 58: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	55, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	56, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	58, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	59, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	56, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	58, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	57, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	59, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
 	7,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	59, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	59, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	59, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	60, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	60, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	60, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	11, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
 	14, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
 	13, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	58, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	59, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
 	7,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	12, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	12, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	19, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 22: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	58, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	12, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	58, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	12, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 27: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	12, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	12, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	12, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	10, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	58, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	8,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	37, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	8,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	57, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	8,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	4,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	39, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	12, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 42: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	59, // 43: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 44: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	59, // 45: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 46: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 47: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 48: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	58, // 49: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	50, // 50: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 51: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	53, // 52: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	59, // 53: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	54, // 54: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	58, // 55: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 56: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 57: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 58: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 59: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 60: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 61: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	28, // 62: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	30, // 63: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	32, // 64: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	34, // 65: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	36, // 66: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	40, // 67: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	42, // 68: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	44, // 69: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	46, // 70: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	48, // 71: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	51, // 72: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 73: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 74: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 75: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 76: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 77: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 78: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	29, // 79: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	31, // 80: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	33, // 81: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	35, // 82: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	38, // 83: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	41, // 84: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	43, // 85: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	45, // 86: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	47, // 87: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	49, // 88: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	52, // 89: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	73, // [73:90] is the sub-list for method output_type
-	56, // [56:73] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	16, // 19: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	12, // 20: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	12, // 21: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	20, // 22: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 23: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	59, // 24: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	12, // 25: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	59, // 26: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	12, // 27: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 28: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	12, // 29: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	12, // 30: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	12, // 31: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	10, // 32: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	59, // 33: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	12, // 34: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	8,  // 35: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	38, // 36: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	8,  // 37: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	58, // 38: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	8,  // 39: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	4,  // 40: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	40, // 41: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	12, // 42: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 43: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	60, // 44: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 45: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	60, // 46: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 47: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 48: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	12, // 49: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	59, // 50: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	51, // 51: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 52: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	54, // 53: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	60, // 54: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	55, // 55: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	59, // 56: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	15, // 57: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	18, // 58: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	21, // 59: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	23, // 60: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	25, // 61: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	27, // 62: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	29, // 63: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	31, // 64: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	33, // 65: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	35, // 66: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	37, // 67: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	41, // 68: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	43, // 69: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	45, // 70: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	47, // 71: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	49, // 72: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	52, // 73: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	17, // 74: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	19, // 75: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	22, // 76: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	24, // 77: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	26, // 78: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	28, // 79: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	30, // 80: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	32, // 81: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	34, // 82: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	36, // 83: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	39, // 84: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	42, // 85: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	44, // 86: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	46, // 87: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	48, // 88: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	50, // 89: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	53, // 90: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	74, // [74:91] is the sub-list for method output_type
+	57, // [57:74] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -4507,14 +4582,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[35].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -58,7 +58,9 @@ type Record struct {
 	InputWriter  string           `protobuf:"bytes,13,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
 	InputEnded   bool             `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
 	// JobSpec.warn_signal was sent, for the timeout as it is.
-	Warned        bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
+	Warned bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
+	// It was given secrets. What they are is written nowhere.
+	Secrets       bool `protobuf:"varint,21,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +200,13 @@ func (x *Record) GetWarned() bool {
 	return false
 }
 
+func (x *Record) GetSecrets() bool {
+	if x != nil {
+		return x.Secrets
+	}
+	return false
+}
+
 // Stop is why and how a running job is being ended. The next server goes on with it.
 type Stop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -265,7 +274,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xbe\x04\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xd8\x04\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -283,7 +292,8 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\finput_writer\x18\r \x01(\tR\vinputWriter\x12\x1f\n" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
 	"inputEnded\x12\x16\n" +
-	"\x06warned\x18\x14 \x01(\bR\x06warned\x1a?\n" +
+	"\x06warned\x18\x14 \x01(\bR\x06warned\x12\x18\n" +
+	"\asecrets\x18\x15 \x01(\bR\asecrets\x1a?\n" +
 	"\x11InputWritersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"~\n" +
