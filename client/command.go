@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -444,7 +446,8 @@ func (c *Cmd) closeStdin() {
 }
 
 // Signal sends a signal to the command and what it started in its process group, as a terminal would.
-// When the job has ended it returns os.ErrProcessDone.
+// When the job has ended it returns os.ErrProcessDone; one between two tries (Restart) has nothing that it could
+// be sent to, which is another error.
 func (c *Cmd) Signal(sig os.Signal) error {
 	number, ok := sig.(syscall.Signal)
 	if !ok {
@@ -455,10 +458,17 @@ func (c *Cmd) Signal(sig os.Signal) error {
 	}
 	_, err := c.client.Signal(context.WithoutCancel(c.ctx), c.id, strconv.Itoa(int(number)),
 		telev1.SignalTarget_SIGNAL_TARGET_GROUP)
-	if status.Code(err) == codes.FailedPrecondition {
+	if status.Code(err) == codes.FailedPrecondition && !betweenTries(err) {
 		return os.ErrProcessDone
 	}
 	return err
+}
+
+func betweenTries(err error) bool {
+	return slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		info, is := detail.(*errdetails.ErrorInfo)
+		return is && info.Reason == "BETWEEN_TRIES"
+	})
 }
 
 // Kill kills all processes of the job and returns when they are gone. When the job had ended by itself it

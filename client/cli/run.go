@@ -32,6 +32,7 @@ type Spec struct {
 	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	Restart    string            `help:"Run the command again when it fails, as another try of the same job: on-failure is up to 3 further tries, on-failure:N up to N. The first waits 1s, or TIME, each that follows twice as long, up to 1m." placeholder:"on-failure[:N[@TIME]]"`
 	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	Terminal   bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
@@ -70,6 +71,9 @@ func (s *Spec) proto() (*telev1.JobSpec, error) {
 			return nil, fmt.Errorf("--warn %s: write it like USR1@2m", s.Warn)
 		}
 		spec.WarnSignal, spec.WarnBefore = signal, durationpb.New(before)
+	}
+	if spec.Restart, err = parseRestart(s.Restart); err != nil {
+		return nil, err
 	}
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST

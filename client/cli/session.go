@@ -111,6 +111,10 @@ func (s *session) send(sig syscall.Signal) {
 		return
 	}
 	_, err := s.client.Signal(s.ctx, s.id, unix.SignalName(sig), telev1.SignalTarget_SIGNAL_TARGET_GROUP)
+	if reasonOf(err) == "BETWEEN_TRIES" && sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
+		// There is no command that could end of it, which would be the end of the job.
+		_, err = s.client.Stop(s.ctx, s.id, "", 0)
+	}
 	if err != nil && s.ctx.Err() == nil && reasonOf(err) != "ENDED" {
 		fmt.Fprintf(s.streams.Err, "tele: %s was not passed on: %v\n", unix.SignalName(sig), err)
 	}

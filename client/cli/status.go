@@ -51,7 +51,13 @@ func (s *Status) Run(ctx context.Context, streams Streams) error {
 	if s.Output == "json" {
 		return printJSON(streams.Out, jobs)
 	}
-	return printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out))
+	if err := printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out)); err != nil {
+		return err
+	}
+	for _, job := range jobs { // of a list of all, no tries are known
+		printTries(streams.Out, job)
+	}
+	return nil
 }
 
 // statusNames are the words for each status, in all of tele's output.
@@ -126,7 +132,11 @@ func printTable(out io.Writer, jobs []*telev1.Job, now time.Time, s screen) erro
 		if j.ExitCode != nil {
 			code = strconv.Itoa(int(j.GetExitCode()))
 		}
-		rows = append(rows, []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
+		reason := cmp.Or(reasonName(j.Reason), "-")
+		if betweenTries(j) {
+			reason = "try_failed"
+		}
+		rows = append(rows, []string{j.Id, statusWord(j), code, reason,
 			age(now.Sub(j.CreatedAt.AsTime())), j.User, cmp.Or(j.Spec.GetName(), "-"),
 			printable(strings.Join(j.Spec.GetCommand(), " "))})
 	}
@@ -220,6 +230,7 @@ type jobJSON struct {
 	Usage     usageJSON            `json:"usage"`
 	Paused    bool                 `json:"paused"`
 	Timeout   string               `json:"timeout"` // like 1h30m0s, or none
+	Tries     []tryJSON            `json:"tries"`
 	outputJSON
 }
 
@@ -290,7 +301,7 @@ func jsonOf(jobs []*telev1.Job) []jobJSON {
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			Name: j.Spec.GetName(), Labels: map[string]string{},
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j),
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j), Tries: triesOf(j),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		maps.Copy(job.Labels, j.Spec.GetLabels())
 		for _, l := range j.Limits {

@@ -68,8 +68,11 @@ func (s *sandbox) make(r request) (err error) {
 	return err
 }
 
-// makeFiles makes what it has on disk.
+// makeFiles makes what it has on disk. It is there for another try of a job.
 func (s *sandbox) makeFiles(r request) (err error) {
+	if s.log != nil {
+		return nil
+	}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return err
 	}

@@ -57,16 +57,25 @@ func (t *Table) check(spec *telev1.JobSpec, secrets ...*telev1.Secret) (r reques
 
 // Start makes a job and returns when its command runs. An error leaves nothing behind; a
 // *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
-// with the same key, one makes the job and all return it; an empty key is none. The secrets are overwritten.
+// with the same key, one makes the job and all return it; an empty key is none. The secrets are overwritten
+// when the job needs them no more.
 func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec, secrets ...*telev1.Secret) (*Job, error) {
-	defer forgetSecrets(secrets)
+	j, keeps, err := t.startNew(ctx, owner, key, spec, secrets)
+	if !keeps {
+		forgetSecrets(secrets)
+	}
+	return j, err
+}
+
+// startNew is Start, and tells whether the job keeps the secrets.
+func (t *Table) startNew(ctx context.Context, owner, key string, spec *telev1.JobSpec, secrets []*telev1.Secret) (_ *Job, keeps bool, err error) {
 	began := time.Now()
 	r, err := t.check(spec, secrets...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(key) > maxKey {
-		return nil, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
+		return nil, false, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
 	}
 	t.warm.begin()
 	defer t.warm.end()
@@ -83,15 +92,18 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 		if s.warm {
 			t.giveBack(s)
 		}
-		return earlier, err
+		return earlier, false, err
 	}
 	defer close(j.made)
+	if spec.Restart != nil {
+		j.secrets = secrets
+	}
 	if err := j.start(ctx, r, s); err != nil {
-		return nil, errors.Join(err, j.undo())
+		return nil, false, errors.Join(err, j.undo())
 	}
 	t.add(j)
 	t.timings.add(*s.timing)
-	return j, nil
+	return j, j.secrets != nil, nil
 }
 
 // enter reserves what j needs, or returns the job that was made with its key already.
@@ -266,25 +278,38 @@ func (j *Job) writeStarted() error {
 	if err != nil {
 		return err
 	}
-	r := j.record
+	setInit(j.record, id, j.group.Paths())
+	return writeRecord(j.dir, j.record)
+}
+
+func setInit(r *recordv1.Record, id initproc.ID, cgroups []string) {
 	r.InitPid, r.InitStartTime, r.BootId = int32(id.Pid), id.StartTime, id.BootID
-	r.Cgroups = j.group.Paths()
-	return writeRecord(j.dir, r)
+	r.Cgroups = cgroups
 }
 
 // setRunning says that the command runs. From here on a record is not changed, but replaced by a
 // changed copy.
 func (j *Job) setRunning() error {
 	next := proto.Clone(j.record).(*recordv1.Record)
-	next.Job.Status, next.Job.StartedAt = telev1.JobStatus_JOB_STATUS_RUNNING, now()
+	j.markRunning(next)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// A start that fails here is undone, and must not look like one that did not (again).
-	if err := writeRecord(j.dir, next); err != nil {
+	// A start that fails here is undone, and must not look like one that did not (again). Another try is not.
+	if err := writeRecord(j.dir, next); err != nil && !(noSpace(err) && len(next.Job.Tries) > 1) {
 		return err
 	}
 	j.record = next
 	return nil
+}
+
+func (j *Job) markRunning(r *recordv1.Record) {
+	r.Job.Status = telev1.JobStatus_JOB_STATUS_RUNNING
+	if r.Job.StartedAt == nil {
+		r.Job.StartedAt = now()
+	}
+	if r.Job.Spec.Restart != nil {
+		j.beginTry(r.Job)
+	}
 }
 
 // undo takes back a start that failed; the record goes last.

@@ -16,7 +16,7 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED or STOPPING
+//                        PAUSED, STOPPING or BETWEEN_TRIES
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -109,7 +109,7 @@ type JobStatus int32
 const (
 	// Never sent.
 	JobStatus_JOB_STATUS_UNSPECIFIED JobStatus = 0
-	// Accepted; its command does not run yet.
+	// Accepted; its command does not run yet, or waits for its next try.
 	JobStatus_JOB_STATUS_SUBMITTED JobStatus = 1
 	// The command runs.
 	JobStatus_JOB_STATUS_RUNNING JobStatus = 2
@@ -186,7 +186,7 @@ const (
 	Reason_REASON_TIMED_OUT Reason = 5
 	// It wrote more output than it may.
 	Reason_REASON_OUTPUT_LIMIT Reason = 6
-	// Its command never ran.
+	// Its command, or with JobSpec.restart that of the last try, never ran.
 	Reason_REASON_START_FAILED Reason = 7
 	// Its end was not seen: the machine restarted, or its init was killed.
 	Reason_REASON_LOST Reason = 8
@@ -556,8 +556,11 @@ type JobSpec struct {
 	// and its process group, as those of Signal do. When Update changes the timeout
 	// it comes, also once more, before the new one. Both or neither; it takes a
 	// timeout that is longer.
-	WarnSignal    string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
-	WarnBefore    *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
+	WarnSignal string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
+	WarnBefore *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
+	// Run the command again when it has failed; unset is once. Not together with
+	// stdin or terminal.
+	Restart       *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +763,85 @@ func (x *JobSpec) GetWarnBefore() *durationpb.Duration {
 	return nil
 }
 
+func (x *JobSpec) GetRestart() *Restart {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+// Restart is when a job's command is run again, as another try of the same job:
+// after it exited with another code than 0, was ended by a signal that tele did
+// not send, or was killed at its memory limit. Never after it was stopped, by
+// whomever or whatever limit, its timeout, or when nobody saw its end.
+//
+// Each try has a sandbox of its own, with the limits as Update left them; the
+// id, the output, which goes on, and a work directory on disk are the job's.
+// The timeout is for all tries together, from the first start, and goes on
+// between them. A first try whose command cannot be run is an error of Start;
+// a later one is a try with reason START_FAILED, and is followed by the next.
+//
+// Between two tries the status is SUBMITTED, with started_at set, and message
+// says when the next begins. Stop ends the job then at once; what takes its
+// processes (Signal, Pause, Update, Exec) is FAILED_PRECONDITION with reason
+// BETWEEN_TRIES. With secrets there is another try only as long as the server
+// that was given them runs.
+type Restart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tries there may be after the first: 1 to 100.
+	MaxRetries uint32 `protobuf:"varint,1,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
+	// How long to wait before the second try: 10 ms to 1 h, unset is 1 s. Before
+	// each further one it is twice as long, up to 1 min or, if that is longer,
+	// to this.
+	Backoff       *durationpb.Duration `protobuf:"bytes,2,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restart) Reset() {
+	*x = Restart{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restart) ProtoMessage() {}
+
+func (x *Restart) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restart.ProtoReflect.Descriptor instead.
+func (*Restart) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Restart) GetMaxRetries() uint32 {
+	if x != nil {
+		return x.MaxRetries
+	}
+	return 0
+}
+
+func (x *Restart) GetBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
 // TerminalSize is a terminal's size in characters, each at least 1 and at most
 // 65,535.
 type TerminalSize struct {
@@ -772,7 +854,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +866,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +879,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -831,7 +913,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +925,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +938,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Mount) GetSource() string {
@@ -903,7 +985,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +997,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1010,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Limits) GetCpu() string {
@@ -989,7 +1071,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1083,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1096,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -1065,7 +1147,7 @@ type Job struct {
 	Status JobStatus `protobuf:"varint,4,opt,name=status,proto3,enum=tele.v1.JobStatus" json:"status,omitempty"`
 	// Set when it has ended.
 	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=tele.v1.Reason" json:"reason,omitempty"`
-	// The reason in words, for people.
+	// The reason in words, for people; between two tries, when the next begins.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Set when it has ended: the command's own code, or 128+n when signal n
 	// ended it.
@@ -1074,7 +1156,7 @@ type Job struct {
 	Signal int32 `protobuf:"varint,8,opt,name=signal,proto3" json:"signal,omitempty"`
 	// When the server accepted it.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// When its command began to run.
+	// When its command began to run, for the first time.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// When the last of its processes was gone.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
@@ -1103,14 +1185,19 @@ type Job struct {
 	Paused bool `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Its timeout since Update changed it, counted from started_at; 0 is none.
 	// Unset: it is JobSpec.timeout.
-	Timeout       *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// With JobSpec.restart, its tries, the first one first. While one runs it is
+	// the last, without ended_at. Reason, message, exit_code, signal and usage of
+	// the job are those of its end: where it ended between two tries, exit_code,
+	// signal and usage are the last try's.
+	Tries         []*Try `protobuf:"bytes,22,rep,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1209,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1222,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Job) GetId() string {
@@ -1285,6 +1372,127 @@ func (x *Job) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Job) GetTries() []*Try {
+	if x != nil {
+		return x.Tries
+	}
+	return nil
+}
+
+// Try is one run of the command of a job with JobSpec.restart.
+type Try struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the command began to run; unset if it never did.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the last of its processes was gone; unset while it runs.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// How it ended, as the fields of Job of these names say it.
+	Reason   Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=tele.v1.Reason" json:"reason,omitempty"`
+	ExitCode *int32 `protobuf:"varint,4,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
+	Signal   int32  `protobuf:"varint,5,opt,name=signal,proto3" json:"signal,omitempty"`
+	Message  string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// What it used, once it has ended.
+	Usage *Usage `protobuf:"bytes,7,opt,name=usage,proto3" json:"usage,omitempty"`
+	// How many bytes of each stream there were before it.
+	StdoutOffset  uint64 `protobuf:"varint,8,opt,name=stdout_offset,json=stdoutOffset,proto3" json:"stdout_offset,omitempty"`
+	StderrOffset  uint64 `protobuf:"varint,9,opt,name=stderr_offset,json=stderrOffset,proto3" json:"stderr_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Try) Reset() {
+	*x = Try{}
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Try) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Try) ProtoMessage() {}
+
+func (x *Try) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Try.ProtoReflect.Descriptor instead.
+func (*Try) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Try) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Try) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Try) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Try) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *Try) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+func (x *Try) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Try) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Try) GetStdoutOffset() uint64 {
+	if x != nil {
+		return x.StdoutOffset
+	}
+	return 0
+}
+
+func (x *Try) GetStderrOffset() uint64 {
+	if x != nil {
+		return x.StderrOffset
+	}
+	return 0
+}
+
 // RefusedCall is a system call that the job's seccomp filter refused.
 type RefusedCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1301,7 +1509,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1521,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1534,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1390,7 +1598,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1610,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1623,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1557,7 +1765,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1777,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1790,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1634,7 +1842,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1854,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1867,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Secret) GetName() string {
@@ -1689,7 +1897,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1909,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1922,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1745,7 +1953,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1965,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1978,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1800,7 +2008,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2020,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2033,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1846,9 +2054,9 @@ func (x *GetResponse) GetCause() *Cause {
 // it but the kind is words for people.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// submitted, running, success, exited, crashed, signaled, stopped,
-	// timed_out, oom, machine_oom, pids_limit, output_limit, output_full,
-	// refused_call or lost; there may be more to come.
+	// submitted, running, between_tries, success, exited, crashed, signaled,
+	// stopped, timed_out, oom, machine_oom, pids_limit, output_limit,
+	// output_full, refused_call, start_failed or lost; there may be more to come.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it was, in one sentence.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
@@ -1862,7 +2070,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2082,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2095,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Cause) GetKind() string {
@@ -1947,7 +2155,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2167,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2180,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -2051,7 +2259,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2271,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2284,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2110,7 +2318,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2330,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2343,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2170,7 +2378,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2390,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2403,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2220,7 +2428,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2440,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2453,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2280,7 +2488,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2500,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2513,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2326,7 +2534,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2546,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2559,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2372,7 +2580,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2592,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2605,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2418,7 +2626,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2638,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2651,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2464,7 +2672,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2684,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2697,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -2517,7 +2725,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2737,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2750,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -2577,7 +2785,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2797,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2810,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -2633,7 +2841,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2853,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2866,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2709,7 +2917,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2929,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2942,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2764,7 +2972,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2984,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2997,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -2815,7 +3023,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3035,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3048,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -2862,7 +3070,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3082,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3095,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -2946,7 +3154,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3166,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3179,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -3036,7 +3244,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3256,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3269,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3105,7 +3313,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3325,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3338,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3158,7 +3366,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3378,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3391,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3204,7 +3412,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3424,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3437,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3268,7 +3476,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3488,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3501,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3368,7 +3576,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +3588,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +3601,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -3449,7 +3657,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3669,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3682,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -3495,7 +3703,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3715,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3728,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3541,7 +3749,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3761,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3774,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3589,7 +3797,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +3809,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3614,7 +3822,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3642,7 +3850,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3862,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3875,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3692,7 +3900,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3912,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3925,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -3754,7 +3962,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +3974,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +3987,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3805,7 +4013,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +4025,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3830,7 +4038,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3851,7 +4059,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +4071,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +4084,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3928,7 +4136,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4148,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4161,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4004,7 +4212,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4016,7 +4224,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4029,7 +4237,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Mark) GetStep() string {
@@ -4050,7 +4258,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\a\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\a\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -4080,13 +4288,18 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vwarn_signal\x18\x19 \x01(\tR\n" +
 	"warnSignal\x12:\n" +
 	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"warnBefore\x1a6\n" +
+	"warnBefore\x12*\n" +
+	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\aRestart\x12\x1f\n" +
+	"\vmax_retries\x18\x01 \x01(\rR\n" +
+	"maxRetries\x123\n" +
+	"\abackoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x02 \x01(\rR\acolumns\"S\n" +
@@ -4105,7 +4318,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xb7\x06\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xdb\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -4131,7 +4344,21 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vstdin_bytes\x18\x13 \x01(\x04R\n" +
 	"stdinBytes\x12\x16\n" +
 	"\x06paused\x18\x14 \x01(\bR\x06paused\x123\n" +
-	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeoutB\f\n" +
+	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\"\n" +
+	"\x05tries\x18\x16 \x03(\v2\f.tele.v1.TryR\x05triesB\f\n" +
+	"\n" +
+	"_exit_code\"\xf2\x02\n" +
+	"\x03Try\x129\n" +
+	"\n" +
+	"started_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12'\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12 \n" +
+	"\texit_code\x18\x04 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
+	"\x06signal\x18\x05 \x01(\x05R\x06signal\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12$\n" +
+	"\x05usage\x18\a \x01(\v2\x0e.tele.v1.UsageR\x05usage\x12#\n" +
+	"\rstdout_offset\x18\b \x01(\x04R\fstdoutOffset\x12#\n" +
+	"\rstderr_offset\x18\t \x01(\x04R\fstderrOffsetB\f\n" +
 	"\n" +
 	"_exit_code\"M\n" +
 	"\vRefusedCall\x12\x12\n" +
@@ -4412,7 +4639,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -4422,157 +4649,166 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 5: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 6: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 7: tele.v1.JobSpec
-	(*TerminalSize)(nil),          // 8: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 9: tele.v1.Mount
-	(*Limits)(nil),                // 10: tele.v1.Limits
-	(*LimitStatus)(nil),           // 11: tele.v1.LimitStatus
-	(*Job)(nil),                   // 12: tele.v1.Job
-	(*RefusedCall)(nil),           // 13: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 14: tele.v1.Usage
-	(*StartRequest)(nil),          // 15: tele.v1.StartRequest
-	(*Secret)(nil),                // 16: tele.v1.Secret
-	(*StartResponse)(nil),         // 17: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 18: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 19: tele.v1.GetResponse
-	(*Cause)(nil),                 // 20: tele.v1.Cause
-	(*ListRequest)(nil),           // 21: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 22: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 23: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 24: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 25: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 26: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 27: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 28: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 29: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 30: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 31: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 32: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 33: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 34: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 35: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 36: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 37: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 38: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 39: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 40: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 41: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 42: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 43: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 44: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 45: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 46: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 47: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 48: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 49: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 50: tele.v1.DiffResponse
-	(*Change)(nil),                // 51: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 52: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 53: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 54: tele.v1.Timing
-	(*Mark)(nil),                  // 55: tele.v1.Mark
-	nil,                           // 56: tele.v1.JobSpec.EnvEntry
-	nil,                           // 57: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 58: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*Restart)(nil),               // 8: tele.v1.Restart
+	(*TerminalSize)(nil),          // 9: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 10: tele.v1.Mount
+	(*Limits)(nil),                // 11: tele.v1.Limits
+	(*LimitStatus)(nil),           // 12: tele.v1.LimitStatus
+	(*Job)(nil),                   // 13: tele.v1.Job
+	(*Try)(nil),                   // 14: tele.v1.Try
+	(*RefusedCall)(nil),           // 15: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 16: tele.v1.Usage
+	(*StartRequest)(nil),          // 17: tele.v1.StartRequest
+	(*Secret)(nil),                // 18: tele.v1.Secret
+	(*StartResponse)(nil),         // 19: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 20: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 21: tele.v1.GetResponse
+	(*Cause)(nil),                 // 22: tele.v1.Cause
+	(*ListRequest)(nil),           // 23: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 24: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 25: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 26: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 27: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 28: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 29: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 30: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 31: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 32: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 33: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 34: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 35: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 36: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 37: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 38: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 39: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 40: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 41: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 42: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 43: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 44: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 45: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 46: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 47: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 48: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 49: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 50: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 51: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 52: tele.v1.DiffResponse
+	(*Change)(nil),                // 53: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 54: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 55: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 56: tele.v1.Timing
+	(*Mark)(nil),                  // 57: tele.v1.Mark
+	nil,                           // 58: tele.v1.JobSpec.EnvEntry
+	nil,                           // 59: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 60: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	56, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	59, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	58, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	11, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	61, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	57, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	59, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	7,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	60, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	60, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	60, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	11, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	14, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	13, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	59, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	7,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	16, // 19: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
-	12, // 20: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	12, // 21: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	20, // 22: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 23: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	59, // 24: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	12, // 25: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	59, // 26: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	12, // 27: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 28: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	12, // 29: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	12, // 30: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	12, // 31: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	10, // 32: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	59, // 33: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 34: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	8,  // 35: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	38, // 36: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	8,  // 37: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	58, // 38: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	8,  // 39: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	4,  // 40: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	40, // 41: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	12, // 42: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 43: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	60, // 44: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 45: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	60, // 46: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 47: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 48: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 49: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	59, // 50: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	51, // 51: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 52: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	54, // 53: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	60, // 54: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	55, // 55: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	59, // 56: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 57: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	18, // 58: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	21, // 59: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	23, // 60: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	25, // 61: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	27, // 62: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	29, // 63: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	31, // 64: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	33, // 65: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	35, // 66: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	37, // 67: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	41, // 68: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	43, // 69: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	45, // 70: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	47, // 71: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	49, // 72: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	52, // 73: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	17, // 74: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	19, // 75: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	22, // 76: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	24, // 77: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	26, // 78: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	28, // 79: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	30, // 80: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	32, // 81: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	34, // 82: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	36, // 83: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	39, // 84: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	42, // 85: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	44, // 86: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	46, // 87: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	48, // 88: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	50, // 89: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	53, // 90: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	74, // [74:91] is the sub-list for method output_type
-	57, // [57:74] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	10, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	9,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	59, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	61, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	8,  // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
+	61, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	7,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	62, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	62, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	62, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	12, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	16, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	15, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	61, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	14, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
+	62, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	62, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	2,  // 23: tele.v1.Try.reason:type_name -> tele.v1.Reason
+	16, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	7,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	18, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	13, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	13, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	22, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 30: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	61, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	13, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	61, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	13, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 35: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	13, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	13, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	13, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	11, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	61, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	13, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	9,  // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	40, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	9,  // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	60, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	9,  // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	4,  // 47: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	42, // 48: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	13, // 49: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	4,  // 50: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	62, // 51: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 52: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	62, // 53: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	13, // 54: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	5,  // 55: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	13, // 56: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	61, // 57: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	53, // 58: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	6,  // 59: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	56, // 60: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	62, // 61: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	57, // 62: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	61, // 63: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	17, // 64: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	20, // 65: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	23, // 66: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	25, // 67: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	27, // 68: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	29, // 69: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	31, // 70: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	33, // 71: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	35, // 72: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	37, // 73: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	39, // 74: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	43, // 75: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	45, // 76: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	47, // 77: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	49, // 78: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	51, // 79: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	54, // 80: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	19, // 81: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	21, // 82: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	24, // 83: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	26, // 84: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	28, // 85: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	30, // 86: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	32, // 87: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	34, // 88: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	36, // 89: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	38, // 90: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	41, // 91: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	44, // 92: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	46, // 93: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	48, // 94: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	50, // 95: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	52, // 96: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	55, // 97: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	81, // [81:98] is the sub-list for method output_type
+	64, // [64:81] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -4580,16 +4816,17 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[36].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

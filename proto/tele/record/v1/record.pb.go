@@ -60,7 +60,10 @@ type Record struct {
 	// JobSpec.warn_signal was sent, for the timeout as it is.
 	Warned bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
 	// It was given secrets. What they are is written nowhere.
-	Secrets       bool `protobuf:"varint,21,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	Secrets bool `protobuf:"varint,21,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// Nothing of the job runs, and its next try begins then. Its init, if it is
+	// there still, is that of the try before.
+	AgainAt       *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=again_at,json=againAt,proto3" json:"again_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +210,13 @@ func (x *Record) GetSecrets() bool {
 	return false
 }
 
+func (x *Record) GetAgainAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AgainAt
+	}
+	return nil
+}
+
 // Stop is why and how a running job is being ended. The next server goes on with it.
 type Stop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -274,7 +284,7 @@ var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xd8\x04\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\x8f\x05\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -293,7 +303,8 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
 	"inputEnded\x12\x16\n" +
 	"\x06warned\x18\x14 \x01(\bR\x06warned\x12\x18\n" +
-	"\asecrets\x18\x15 \x01(\bR\asecrets\x1a?\n" +
+	"\asecrets\x18\x15 \x01(\bR\asecrets\x125\n" +
+	"\bagain_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\aagainAt\x1a?\n" +
 	"\x11InputWritersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"~\n" +
@@ -320,20 +331,21 @@ var file_tele_record_v1_record_proto_goTypes = []any{
 	(*Stop)(nil),                  // 1: tele.record.v1.Stop
 	nil,                           // 2: tele.record.v1.Record.InputWritersEntry
 	(*v1.Job)(nil),                // 3: tele.v1.Job
-	(v1.Reason)(0),                // 4: tele.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(v1.Reason)(0),                // 5: tele.v1.Reason
 }
 var file_tele_record_v1_record_proto_depIdxs = []int32{
 	3, // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
 	1, // 1: tele.record.v1.Record.stop:type_name -> tele.record.v1.Stop
 	2, // 2: tele.record.v1.Record.input_writers:type_name -> tele.record.v1.Record.InputWritersEntry
-	4, // 3: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
-	5, // 4: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 3: tele.record.v1.Record.again_at:type_name -> google.protobuf.Timestamp
+	5, // 4: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
+	4, // 5: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_tele_record_v1_record_proto_init() }
