@@ -102,6 +102,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzSpec -fuzztime=10s ./server/job
 	go test -fuzz=FuzzNames -fuzztime=10s ./server/job
 	go test -fuzz=FuzzJournal -fuzztime=10s ./server/job
+	go test -fuzz=FuzzSecrets -fuzztime=10s ./server/job
 
 lint: tools ## gofmt, vet, staticcheck and buf lint
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt wanted: $$out"; exit 1; }

@@ -168,20 +168,21 @@ func (o Options) stateDir() string {
 // Close ends the connection; jobs go on.
 func (c *Client) Close() error { return c.lanes.close() }
 
-// Start starts a job and returns when its command runs. However often it has to ask, it starts one.
-func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {
+// Start starts a job and returns when its command runs. However often it has to ask, it starts one. The
+// secrets are files that the command, and nobody else, can read in the directory that TELE_SECRETS names.
+func (c *Client) Start(ctx context.Context, spec *telev1.JobSpec, secrets ...*telev1.Secret) (*telev1.Job, error) {
 	if err := checkText(spec); err != nil {
 		return nil, err
 	}
-	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text()})
+	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text(), Secrets: secrets})
 }
 
 // Run is Start and Wait in one call: it returns the job when it has ended.
-func (c *Client) Run(ctx context.Context, spec *telev1.JobSpec) (*telev1.Job, error) {
+func (c *Client) Run(ctx context.Context, spec *telev1.JobSpec, secrets ...*telev1.Secret) (*telev1.Job, error) {
 	if err := checkText(spec); err != nil {
 		return nil, err
 	}
-	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text(), Wait: true})
+	return c.start(ctx, &telev1.StartRequest{Spec: spec, IdempotencyKey: rand.Text(), Wait: true, Secrets: secrets})
 }
 
 func (c *Client) start(ctx context.Context, r *telev1.StartRequest) (*telev1.Job, error) {
@@ -189,12 +190,13 @@ func (c *Client) start(ctx context.Context, r *telev1.StartRequest) (*telev1.Job
 	return response.GetJob(), err
 }
 
-// Plan returns the steps that would make the job's sandbox, for people, and makes nothing.
-func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec) (string, error) {
+// Plan returns the steps that would make the job's sandbox, for people, and makes nothing. Of secrets they have
+// the names and sizes.
+func (c *Client) Plan(ctx context.Context, spec *telev1.JobSpec, secrets ...*telev1.Secret) (string, error) {
 	if err := checkText(spec); err != nil {
 		return "", err
 	}
-	r, err := unary(ctx, c.link, "try again", c.jobs.Start, &telev1.StartRequest{Spec: spec, DryRun: true})
+	r, err := unary(ctx, c.link, "try again", c.jobs.Start, &telev1.StartRequest{Spec: spec, DryRun: true, Secrets: secrets})
 	return r.GetPlan(), err
 }
 

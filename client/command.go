@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -35,6 +37,9 @@ type Cmd struct {
 	// goroutine, in the order in which the output reached the server. A command that writes on after a Write
 	// has failed gets SIGPIPE.
 	Stdout, Stderr io.Writer
+	// Secrets are files that the command, and nobody else, can read in the directory that TELE_SECRETS names,
+	// by their names (telev1.Secret). They are in no record of the server's, nor in any list or log.
+	Secrets map[string][]byte
 	// Spec is what else the job is to have, like limits, a timeout or a terminal; nil is no wish. The fields
 	// above go before what it says.
 	Spec *telev1.JobSpec
@@ -136,7 +141,11 @@ func (c *Cmd) start() (*telev1.Job, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, err
 	}
-	job, err := c.client.Start(c.ctx, spec)
+	var secrets []*telev1.Secret
+	for name, data := range c.Secrets {
+		secrets = append(secrets, &telev1.Secret{Name: name, Data: data})
+	}
+	job, err := c.client.Start(c.ctx, spec, secrets...)
 	if err != nil && c.ctx.Err() != nil {
 		err = fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status",
 			c.ctx.Err())
@@ -437,7 +446,8 @@ func (c *Cmd) closeStdin() {
 }
 
 // Signal sends a signal to the command and what it started in its process group, as a terminal would.
-// When the job has ended it returns os.ErrProcessDone.
+// When the job has ended it returns os.ErrProcessDone; one between two tries (Restart) has nothing that it could
+// be sent to, which is another error.
 func (c *Cmd) Signal(sig os.Signal) error {
 	number, ok := sig.(syscall.Signal)
 	if !ok {
@@ -448,10 +458,17 @@ func (c *Cmd) Signal(sig os.Signal) error {
 	}
 	_, err := c.client.Signal(context.WithoutCancel(c.ctx), c.id, strconv.Itoa(int(number)),
 		telev1.SignalTarget_SIGNAL_TARGET_GROUP)
-	if status.Code(err) == codes.FailedPrecondition {
+	if status.Code(err) == codes.FailedPrecondition && !betweenTries(err) {
 		return os.ErrProcessDone
 	}
 	return err
+}
+
+func betweenTries(err error) bool {
+	return slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		info, is := detail.(*errdetails.ErrorInfo)
+		return is && info.Reason == "BETWEEN_TRIES"
+	})
 }
 
 // Kill kills all processes of the job and returns when they are gone. When the job had ended by itself it

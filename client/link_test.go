@@ -96,7 +96,7 @@ func TestStartOnce(t *testing.T) {
 	o := ca.options(t, ca, p.Addr().String())
 	o.Reconnect = time.Minute
 	c := dial(t, o)
-	for i, start := range []func(context.Context, *telev1.JobSpec) (*telev1.Job, error){c.Start, c.Run, c.Start} {
+	for i, start := range []func(context.Context, *telev1.JobSpec, ...*telev1.Secret) (*telev1.Job, error){c.Start, c.Run, c.Start} {
 		job, err := start(within(t), &telev1.JobSpec{})
 		if err != nil || job.Id != fmt.Sprint("job ", i) {
 			t.Errorf("job %v, %v", job, err)

@@ -189,7 +189,7 @@ func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
 		return nil, err
 	}
 	defer beside.closeFiles()
-	blob, err := memory(plan.parts[0])
+	blob, err := memory("plan", plan.parts[0])
 	if err != nil {
 		beside.Close()
 		return nil, err
@@ -204,15 +204,15 @@ func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
 }
 
 // memory is a file in memory that holds text.
-func memory(text []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+func memory(name string, text []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
 	if err == unix.EINVAL { // before Linux 6.3
-		fd, err = unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "plan")
+	f := os.NewFile(uintptr(fd), name)
 	if _, err := f.Write(text); err != nil {
 		_ = f.Close() // it is of no use
 		return nil, err

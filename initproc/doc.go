@@ -28,7 +28,7 @@
 // Steps 2 to 6 are the same for most jobs. Where init begins in a copy of a Template it has them from
 // there. Then init says that it is ready, and waits for the second part:
 //
-//  8. sizes other than the usual, host name
+//  8. sizes other than the usual, secrets, host name
 //  9. the command's own process begins: session, resource limits, no capability in reach, group
 //     before user, no_new_privs, seccomp, working directory, close-on-exec for all descriptors
 //     that are not its own, exec

@@ -176,6 +176,17 @@ func (i *Init) Input(pipe bool) (*Input, error) {
 // CloseInput closes init's writing end: when the server's is closed, too, the command's input ends.
 func (i *Init) CloseInput() error { return i.send(message{kind: msgClose, value: fdInput}) }
 
+// inputFiles is how many files init is sent of the input; what else is sent comes after them.
+func inputFiles(s Spec) int {
+	switch {
+	case !s.Stdin:
+		return 0
+	case s.Terminal != nil:
+		return 1
+	}
+	return 3
+}
+
 // receiveInput keeps what came with the plan, but for the reading end, which it returns.
 func receiveInput(b *builder, s Spec) arg {
 	if !s.Stdin {

@@ -43,6 +43,7 @@ func rest(b *builder, s Spec, h host) {
 	input := receiveInput(b, s)
 	doWithoutServer(b)
 	resize(b, s)
+	placeSecrets(b, s, number(fdFiles+inputFiles(s)))
 	setHostname(b, s)
 	terminal := openTerminal(b, s)
 	bornToGo(b)

@@ -41,8 +41,10 @@ func TestGoldenPlans(t *testing.T) {
 	dir := base
 	dir.Root, dir.Hide = "/srv/image", nil
 	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
+	secrets := shared
+	secrets.Stdin, secrets.Secrets = true, []Secret{{"token", 40}, {"empty", 0}}
 	made := map[string]*Plan{"shared": templatePlan(shared, anyHost)}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "terminal": terminal, "template": shared} {
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "terminal": terminal, "template": shared, "secrets": secrets} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)
@@ -77,6 +79,7 @@ func TestParseMounts(t *testing.T) {
 func TestBadSpecs(t *testing.T) {
 	for _, s := range []Spec{{}, {Command: []string{""}}, {Command: []string{"a\x00b"}},
 		{Command: []string{"a"}, Env: []string{"K=\x00"}},
+		{Command: []string{"a"}, Secrets: []Secret{{"../a", 1}}}, {Command: []string{"a"}, Secrets: []Secret{{"..", 1}}},
 		{Command: []string{"a"}, Seccomp: make([]byte, 7)}, {Command: []string{"a"}, Seccomp: make([]byte, 8<<12+8)},
 		{Command: []string{"a", string(make([]byte, maxPlan))}}} {
 		if _, err := newPlan(s, anyHost); err == nil {

@@ -191,6 +191,8 @@ var signatures = map[uint32]signature{
 	unix.SYS_SETSID:         {"setsid", ""},
 	unix.SYS_RT_SIGPROCMASK: {"rt_sigprocmask", "dpdd"},
 	unix.SYS_PRLIMIT64:      {"prlimit64", "ddrd"},
+	unix.SYS_FALLOCATE:      {"fallocate", "fddd"},
+	unix.SYS_SENDFILE:       {"sendfile", "ffsd"},
 	unix.SYS_FCHOWN:         {"fchown", "fdd"},
 	unix.SYS_SETRESGID:      {"setresgid", "ddd"},
 	unix.SYS_SETGROUPS:      {"setgroups", "dd"},
@@ -305,7 +307,10 @@ var flagNames = map[byte][]flagName{
 		{unix.MOUNT_ATTR_NODEV, "NODEV"}, {unix.MOUNT_ATTR_NOEXEC, "NOEXEC"},
 	},
 	'c': {{unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"}, {unix.CLONE_FILES, "CLONE_FILES"}, {0, "0"}},
-	'O': {{unix.O_WRONLY, "O_WRONLY"}, {unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_CLOEXEC, "O_CLOEXEC"}},
+	'O': {
+		{unix.O_WRONLY, "O_WRONLY"}, {unix.O_CREAT, "O_CREAT"}, {unix.O_EXCL, "O_EXCL"}, {unix.O_PATH, "O_PATH"},
+		{unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_CLOEXEC, "O_CLOEXEC"},
+	},
 	'R': {
 		{unix.RESOLVE_NO_SYMLINKS, "RESOLVE_NO_SYMLINKS"}, {unix.RESOLVE_NO_MAGICLINKS, "RESOLVE_NO_MAGICLINKS"},
 		{unix.RESOLVE_BENEATH, "RESOLVE_BENEATH"},

@@ -49,6 +49,8 @@ type Spec struct {
 	Merge bool
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.
 	SeccompListener bool
+	// Secrets are files that only the job's user can read, in SecretsDir. What is in them comes with Run.
+	Secrets []Secret
 }
 
 // Sizes are how many bytes fit into a job's file systems in memory; 0 is half of the machine's.
@@ -163,7 +165,7 @@ func (s *Spec) check() error {
 	if n := len(s.Seccomp); n%sockFilterSize != 0 || n > maxFilter*sockFilterSize {
 		return fmt.Errorf("a filter of %d bytes is not one", n)
 	}
-	return nil
+	return s.checkSecrets()
 }
 
 // path is the value of PATH that the command has.

@@ -74,7 +74,7 @@ func startWith(t *testing.T, s Spec, in *Input) (*Init, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	return i, i.Run(t.Context(), plan, in)
+	return i, i.Run(t.Context(), plan, in, secretsFile(t, s)...)
 }
 
 // finish waits for the command's end and returns it with what it wrote.
@@ -309,6 +309,7 @@ func TestEveryStepFails(t *testing.T) {
 	base.Seccomp, base.SeccompListener, base.Stdin, base.Merge = seccomp.LogFilter(), true, true, true
 	memory := base
 	memory.Work, memory.Project, memory.Terminal = "", true, &Size{24, 80}
+	memory.Secrets = []Secret{{"token", 4}}
 	overlay := memory
 	overlay.Overlay = true
 	dir := inOtherRoot(t, "sleep 1000")
@@ -360,7 +361,7 @@ func partFails(t *testing.T, s Spec, part int, v *view, most bool) {
 				in.Pipe, in.read = nil, nil
 			}
 		}
-		err = i.Run(t.Context(), plan, in)
+		err = i.Run(t.Context(), plan, in, secretsFile(t, s)...)
 		if in != nil {
 			in.Close()
 		}

@@ -24,9 +24,9 @@ const (
 	maxStrangers = 512
 	// maxHeaderList is the size of a call's headers. Those of tele's own client take some 300 bytes.
 	maxHeaderList = 16 << 10
-	// maxRequest is the size of a request: a command and an environment as large as they may be,
+	// maxRequest is the size of a request: a command, an environment and secrets as large as they may be,
 	// what protobuf adds to them, and the rest.
-	maxRequest = job.MaxStrings + 64<<10
+	maxRequest = job.MaxStrings + job.MaxSecrets + 64<<10
 	// window is how much of an incomplete request lies in memory before it is asked for; HTTP/2
 	// allows no less. It does not grow: requests are small, and output flows the other way.
 	window = 64 << 10

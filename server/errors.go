@@ -48,6 +48,8 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))
 	case errors.Is(err, cgroup.ErrNoFreezer), errors.Is(err, cgroup.ErrNotFrozen):
 		return detailed(codes.FailedPrecondition, err.Error(), info("CANNOT_PAUSE"))
+	case errors.Is(err, job.ErrBetween):
+		return detailed(codes.FailedPrecondition, err.Error(), info("BETWEEN_TRIES"))
 	case errors.Is(err, job.ErrPaused):
 		return detailed(codes.FailedPrecondition, err.Error(), info("PAUSED"))
 	case errors.Is(err, job.ErrNoInput):

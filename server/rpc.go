@@ -39,17 +39,17 @@ func (s *service) Start(ctx context.Context, r *telev1.StartRequest) (*telev1.St
 	if spec == nil {
 		spec = &telev1.JobSpec{}
 	}
-	if err := job.Check(spec); err != nil {
+	if err := job.Check(spec, r.Secrets...); err != nil {
 		return nil, toStatus(err)
 	}
 	if err := s.policy.allows(caller(ctx), spec); err != nil {
 		return nil, err
 	}
 	if r.DryRun {
-		plan, err := s.table.Plan(spec)
+		plan, err := s.table.Plan(spec, r.Secrets...)
 		return &telev1.StartResponse{Plan: plan}, toStatus(err)
 	}
-	j, err := s.table.Start(ctx, caller(ctx).Name, r.IdempotencyKey, spec)
+	j, err := s.table.Start(ctx, caller(ctx).Name, r.IdempotencyKey, spec, r.Secrets...)
 	if err != nil {
 		return nil, toStatusOfStart(err, spec)
 	}

@@ -102,6 +102,7 @@ var eventNames = map[telev1.EventKind]string{
 	telev1.EventKind_EVENT_KIND_RESUMED: "resumed", telev1.EventKind_EVENT_KIND_UPDATED: "updated",
 	telev1.EventKind_EVENT_KIND_STOPPING: "stopping", telev1.EventKind_EVENT_KIND_ENDED: "ended",
 	telev1.EventKind_EVENT_KIND_OUTPUT_REMOVED: "output_removed", telev1.EventKind_EVENT_KIND_REMOVED: "removed",
+	telev1.EventKind_EVENT_KIND_RESTARTING: "restarting",
 }
 
 // eventName is the word for a kind, also for one that only the server knows.

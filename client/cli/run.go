@@ -27,12 +27,14 @@ type Spec struct {
 	Strict     bool              `help:"Refuse to run when a limit cannot be enforced." group:"Limits"`
 	Env        map[string]string `help:"Set an environment variable; may be repeated." placeholder:"K=V" mapsep:"none"`
 	EnvFile    []string          `name:"env-file" help:"Set those of a file, a line each: NAME=VALUE, or NAME for its value here; may be repeated, --env comes after." placeholder:"FILE" sep:"none" type:"path"`
+	Secret     []string          `help:"Give the job a file in memory that nobody else sees: NAME, with what is in FILE (- is standard input), in the directory that TELE_SECRETS names; may be repeated." placeholder:"NAME=FILE" sep:"none"`
 	Cwd        string            `help:"Directory to start in, as the job sees it (default: /home/job)." placeholder:"DIR"`
 	Warn       string            `help:"Send the command a signal so long before the timeout, like USR1@2m." placeholder:"SIGNAL@TIME"`
 	Name       string            `help:"A name for the job, which commands take in place of its id." placeholder:"NAME"`
 	Label      map[string]string `help:"A label for the job, which tele ps can ask for; may be repeated." placeholder:"K=V" mapsep:"none"`
 	Hostname   string            `help:"The host name that the job sees (default: the job's id)." placeholder:"NAME"`
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
+	Restart    string            `help:"Run the command again when it fails, as another try of the same job: on-failure is up to 3 further tries, on-failure:N up to N. The first waits 1s, or TIME, each that follows twice as long, up to 1m." placeholder:"on-failure[:N[@TIME]]"`
 	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	Terminal   bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
@@ -75,6 +77,9 @@ func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 			return nil, fmt.Errorf("--warn %s: write it like USR1@2m", s.Warn)
 		}
 		spec.WarnSignal, spec.WarnBefore = signal, durationpb.New(before)
+	}
+	if spec.Restart, err = parseRestart(s.Restart); err != nil {
+		return nil, err
 	}
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST
@@ -144,6 +149,10 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if r.File == "-" && spec.Stdin && !r.Detach && !r.DryRun {
 		return errors.New("-f -: standard input is the job file, and cannot be the command's input, too (name a file, or leave out -i)")
 	}
+	secrets, err := r.secrets(streams.In, spec)
+	if err != nil {
+		return err
+	}
 	spec.StopWhenLeft = spec.StopWhenLeft || r.Kill
 	if spec.Terminal != nil {
 		streams.Err = &messages{to: streams.Err}
@@ -153,12 +162,12 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	if r.DryRun {
-		plan, err := c.Plan(ctx, spec)
+		plan, err := c.Plan(ctx, spec, secrets...)
 		fmt.Fprint(streams.Out, plan)
 		return err
 	}
 	if r.Detach {
-		job, err := c.Start(ctx, spec)
+		job, err := c.Start(ctx, spec, secrets...)
 		if err != nil {
 			return err
 		}
@@ -171,7 +180,7 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	defer s.close()
-	job, err := s.start(spec)
+	job, err := s.start(spec, secrets)
 	if err != nil {
 		return err
 	}

@@ -111,14 +111,18 @@ func (s *session) send(sig syscall.Signal) {
 		return
 	}
 	_, err := s.client.Signal(s.ctx, s.id, unix.SignalName(sig), telev1.SignalTarget_SIGNAL_TARGET_GROUP)
+	if reasonOf(err) == "BETWEEN_TRIES" && sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
+		// There is no command that could end of it, which would be the end of the job.
+		_, err = s.client.Stop(s.ctx, s.id, "", 0)
+	}
 	if err != nil && s.ctx.Err() == nil && reasonOf(err) != "ENDED" {
 		fmt.Fprintf(s.streams.Err, "tele: %s was not passed on: %v\n", unix.SignalName(sig), err)
 	}
 }
 
 // start starts the job.
-func (s *session) start(spec *telev1.JobSpec) (*telev1.Job, error) {
-	job, err := s.client.Start(s.ctx, spec)
+func (s *session) start(spec *telev1.JobSpec, secrets []*telev1.Secret) (*telev1.Job, error) {
+	job, err := s.client.Start(s.ctx, spec, secrets...)
 	if why := context.Cause(s.ctx); why != nil {
 		return nil, fmt.Errorf("%w before the server said that the job runs; it may have been started, see: tele status", why)
 	}

@@ -48,7 +48,13 @@ func (s *Status) Run(ctx context.Context, streams Streams) error {
 	if s.Output == "json" {
 		return printJSON(streams.Out, jobs)
 	}
-	return printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out))
+	if err := printTable(streams.Out, jobs, time.Now(), screenOf(streams.Out)); err != nil {
+		return err
+	}
+	for _, job := range jobs { // of a list of all, no tries are known
+		printTries(streams.Out, job)
+	}
+	return nil
 }
 
 // statusNames are the words for each status, in all of tele's output.
@@ -165,6 +171,7 @@ type jobJSON struct {
 	Usage     usageJSON            `json:"usage"`
 	Paused    bool                 `json:"paused"`
 	Timeout   string               `json:"timeout"` // like 1h30m0s, or none
+	Tries     []tryJSON            `json:"tries"`
 	outputJSON
 }
 
@@ -235,7 +242,7 @@ func jsonOf(jobs []*telev1.Job) []jobJSON {
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			Name: j.Spec.GetName(), Labels: map[string]string{},
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j),
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j), Tries: triesOf(j),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		maps.Copy(job.Labels, j.Spec.GetLabels())
 		for _, l := range j.Limits {

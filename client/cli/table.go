@@ -37,7 +37,11 @@ func jobRow(j *telev1.Job, now time.Time) []string {
 	if j.ExitCode != nil {
 		code = strconv.Itoa(int(j.GetExitCode()))
 	}
-	return []string{j.Id, statusWord(j), code, cmp.Or(reasonName(j.Reason), "-"),
+	reason := cmp.Or(reasonName(j.Reason), "-")
+	if betweenTries(j) {
+		reason = "try_failed"
+	}
+	return []string{j.Id, statusWord(j), code, reason,
 		age(now.Sub(j.CreatedAt.AsTime())), j.User, cmp.Or(j.Spec.GetName(), "-"),
 		printable(strings.Join(j.Spec.GetCommand(), " "))}
 }

@@ -28,7 +28,11 @@ func (s *TelerunStart) Run(ctx context.Context, t *Telerun, streams Streams) err
 	if err != nil {
 		return err
 	}
-	job, err := c.Start(ctx, spec)
+	secrets, err := s.secrets(streams.In, spec)
+	if err != nil {
+		return err
+	}
+	job, err := c.Start(ctx, spec, secrets...)
 	if err != nil {
 		return err
 	}

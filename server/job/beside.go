@@ -23,7 +23,8 @@ var ErrPaused = errors.New("the job is paused; let it go on first: tele resume I
 // A Beside is a command that runs beside a job's own.
 type Beside struct {
 	*initproc.Beside
-	job *Job
+	job  *Job
+	init *initproc.Init // of the try that it belongs to
 
 	token  uint64
 	pid    int
@@ -49,7 +50,7 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	s, err := j.besideSpec(spec)
+	s, init, err := j.besideSpec(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	b := &Beside{job: j, forked: make(chan initproc.Event, 1), done: make(chan struct{})}
+	b := &Beside{job: j, init: init, forked: make(chan initproc.Event, 1), done: make(chan struct{})}
 	if !j.besides.begin(b) {
 		return nil, ErrEnded
 	}
@@ -74,7 +75,7 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 			j.giveUp(b)
 		}
 	}()
-	if b.Beside, err = j.init.RunBeside(plan, s, b.token); err != nil {
+	if b.Beside, err = init.RunBeside(plan, s, b.token); err != nil {
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
 			err = ErrEnded
 		}
@@ -101,7 +102,7 @@ func (b *Beside) await(ctx context.Context, plan *initproc.Plan, terminal bool) 
 		return context.Cause(ctx)
 	}
 	if terminal {
-		if err := b.job.init.TakeTerminal(b.Beside); err != nil {
+		if err := b.init.TakeTerminal(b.Beside); err != nil {
 			return err
 		}
 	}
@@ -109,21 +110,25 @@ func (b *Beside) await(ctx context.Context, plan *initproc.Plan, terminal bool) 
 }
 
 // besideSpec is the sandbox of the job, with what runs beside its command.
-func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, err error) {
+func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, init *initproc.Init, err error) {
 	j.mu.Lock()
 	record := j.record
+	init = j.init
+	between := j.retry.waiting || j.retry.trying
 	running := !j.endedLocked() && !j.ending && j.watching != nil
 	j.mu.Unlock()
-	if running && record.Job.Paused {
-		return s, ErrPaused
-	}
-	if !running {
-		return s, ErrEnded
+	switch {
+	case between:
+		return s, nil, ErrBetween
+	case running && record.Job.Paused:
+		return s, nil, ErrPaused
+	case !running:
+		return s, nil, ErrEnded
 	}
 	own, t := record.Job.Spec, j.table
 	where, err := t.findPlaces(&telev1.JobSpec{User: own.User})
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	name, gid := where.whom(record.Uid)
 	env := maps.Clone(own.Env)
@@ -132,7 +137,7 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, err error) {
 	}
 	maps.Copy(env, spec.Env)
 	s = initproc.Spec{UID: record.Uid, GID: gid, UserNamespace: !t.root, Project: t.work == WorkQuota,
-		Command: spec.Command, Env: environment(j.id, initproc.Home, name, env), Cwd: spec.Cwd, Stdin: spec.Stdin,
+		Command: spec.Command, Env: environment(j.id, initproc.Home, name, env, record.Secrets), Cwd: spec.Cwd, Stdin: spec.Stdin,
 		Terminal: sizeOf(spec.Terminal)}
 	filter(&s, &telev1.JobSpec{})
 	if s.Cwd == "" {
@@ -141,7 +146,7 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, err error) {
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}
-	return s, nil
+	return s, init, nil
 }
 
 // Done is closed when it has ended.
@@ -151,7 +156,7 @@ func (b *Beside) Done() <-chan struct{} { return b.done }
 func (b *Beside) Exit() (syscall.WaitStatus, bool) { return b.status, !b.lost }
 
 // Signal sends a signal to its process group.
-func (b *Beside) Signal(s syscall.Signal) error { return b.job.init.SignalBeside(b.pid, s) }
+func (b *Beside) Signal(s syscall.Signal) error { return b.init.SignalBeside(b.pid, s) }
 
 // HangUp ends it: what runs in a job beside its command is there for somebody.
 func (b *Beside) HangUp() {
@@ -223,6 +228,13 @@ func (j *Job) hearBeside(e initproc.Event) {
 	case known && e.Forked:
 		_ = j.init.SignalBeside(e.Pid, unix.SIGKILL) // the same
 	}
+}
+
+// reopen is for the next try of a job.
+func (l *besides) reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = false
 }
 
 // over ends what init cannot tell of any more.

@@ -64,6 +64,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkTimeout("spec.timeout", spec.Timeout); err != nil {
 		return err
 	}
+	if err := checkRestart(spec); err != nil {
+		return err
+	}
 	return checkSignals(spec)
 }
 

@@ -37,6 +37,7 @@ type events struct {
 type told struct {
 	paused, stopping bool
 	limits           uint32 // a checksum, of the timeout, too
+	tries            uint32 // beginnings and ends of tries
 }
 
 // A past is what an earlier server has told.
@@ -50,6 +51,8 @@ type lastTold struct {
 	outputRemoved bool
 	at            cursor
 }
+
+func toldOf(job *recordv1.Told) told { return told{job.Paused, job.Stopping, job.Limits, job.Tries} }
 
 // openEvents reads what was told.
 func (t *Table) openEvents() (err error) {
@@ -66,13 +69,13 @@ func (t *Table) openEvents() (err error) {
 			}
 			clear(e.told)
 			for _, job := range head.Told {
-				e.told[job.JobId] = told{job.Paused, job.Stopping, job.Limits}
+				e.told[job.JobId] = toldOf(job)
 			}
 			return
 		}
 		id := entry.Event.GetJob().GetId()
 		if job := entry.Told; job != nil {
-			e.told[id] = told{job.Paused, job.Stopping, job.Limits}
+			e.told[id] = toldOf(job)
 		} else {
 			delete(e.told, id)
 		}
@@ -100,14 +103,15 @@ func (e *events) tell(r *recordv1.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	was, known := e.told[job.Id]
-	is := told{job.Paused, r.Stop != nil, limitsSum(job)}
+	is := told{paused: job.Paused, stopping: r.Stop != nil, limits: limitsSum(job)}
 	if !known {
 		if job.StartedAt == nil || job.EndedAt != nil && !e.missedLocked(job) {
 			return
 		}
-		was = told{limits: is.limits}
+		was = told{limits: is.limits, tries: 1}
 		e.tellLocked(telev1.EventKind_EVENT_KIND_STARTED, job.StartedAt, job, "", &was)
 	}
+	e.tellTriesLocked(job, &was)
 	if job.EndedAt != nil {
 		e.tellLocked(telev1.EventKind_EVENT_KIND_ENDED, job.EndedAt, job, job.Message, nil)
 		return
@@ -127,6 +131,29 @@ func (e *events) tell(r *recordv1.Record) {
 			kind = telev1.EventKind_EVENT_KIND_PAUSED
 		}
 		e.tellLocked(kind, now(), job, "", &was)
+	}
+}
+
+// tellTriesLocked tells of tries that failed and those that were begun again. The end of the last one of a job that
+// has ended is the job's.
+func (e *events) tellTriesLocked(job *telev1.Job, was *told) {
+	for i, try := range job.Tries {
+		begun, ended := uint32(2*i+1), uint32(2*i+2)
+		if was.tries < begun {
+			was.tries = begun
+			if try.StartedAt != nil {
+				e.tellLocked(telev1.EventKind_EVENT_KIND_STARTED, try.StartedAt, job, "", was)
+			}
+		}
+		last := i == len(job.Tries)-1
+		if was.tries < ended && try.EndedAt != nil && !(last && job.EndedAt != nil) {
+			was.tries = ended
+			message := try.Message
+			if last {
+				message = job.Message
+			}
+			e.tellLocked(telev1.EventKind_EVENT_KIND_RESTARTING, try.EndedAt, job, message, was)
+		}
 	}
 }
 
@@ -161,7 +188,7 @@ func (e *events) tellLocked(kind telev1.EventKind, at *timestamppb.Timestamp, jo
 	entry := &recordv1.Entry{Event: &telev1.Event{Time: at, Kind: kind, Job: eventJob(job), Message: message}}
 	if state != nil {
 		e.told[job.Id] = *state
-		entry.Told = &recordv1.Told{Paused: state.paused, Stopping: state.stopping, Limits: state.limits}
+		entry.Told = &recordv1.Told{Paused: state.paused, Stopping: state.stopping, Limits: state.limits, Tries: state.tries}
 	} else {
 		delete(e.told, job.Id)
 	}
@@ -197,7 +224,8 @@ func (e *events) flush() error {
 func (e *events) headLocked() *recordv1.EventsHead {
 	head := &recordv1.EventsHead{MadeAt: now()}
 	for id, job := range e.told {
-		head.Told = append(head.Told, &recordv1.Told{JobId: id, Paused: job.paused, Stopping: job.stopping, Limits: job.limits})
+		head.Told = append(head.Told, &recordv1.Told{JobId: id, Paused: job.paused, Stopping: job.stopping, Limits: job.limits,
+			Tries: job.tries})
 	}
 	return head
 }

@@ -60,6 +60,9 @@ type Job struct {
 	input    *input // while it runs, where it has one
 	screen   *initproc.Terminal
 	upper    *os.File // what it changes in its root, while it runs
+	retry    retry
+
+	secrets []*telev1.Secret // for further tries
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
@@ -181,7 +184,16 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 }
 
 func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
-	if j.endedLocked() || j.ending || j.init == nil {
+	switch {
+	case j.endedLocked():
+		return nil
+	case j.retry.waiting:
+		j.concludeLocked(&recordv1.Stop{Reason: reason, Message: message})
+		return nil
+	case j.ending && j.retry.late == nil && j.record.Job.Spec.GetRestart() != nil:
+		j.retry.late = &recordv1.Stop{Reason: reason, Message: message} // for when there is another try
+		return nil
+	case j.ending || j.init == nil && !j.retry.trying:
 		return nil
 	}
 	killAt := time.Now().Add(max(grace, 0))
@@ -201,7 +213,12 @@ func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason tele
 		}
 		j.record = next
 		j.table.events.tell(next)
-		j.killAtLocked(killAt)
+		if !j.retry.trying {
+			j.killAtLocked(killAt)
+		}
+	}
+	if j.retry.trying { // watch sees to it
+		return nil
 	}
 	if signal == OwnSignal {
 		signal = stopSignal(j.record.Job.Spec)
@@ -252,7 +269,10 @@ func (j *Job) signalLocked(signal syscall.Signal, target telev1.SignalTarget, by
 
 // amendLocked changes the record of a running job, when change says that there is something to write.
 func (j *Job) amendLocked(change func(*recordv1.Record) bool) error {
-	if j.endedLocked() || j.ending || j.init == nil {
+	switch {
+	case j.retry.waiting || j.retry.trying:
+		return ErrBetween
+	case j.endedLocked() || j.ending || j.init == nil:
 		return ErrEnded
 	}
 	next := proto.Clone(j.record).(*recordv1.Record)
@@ -286,7 +306,7 @@ func (j *Job) stopTimers() {
 }
 
 func (j *Job) stopTimersLocked() {
-	for _, timer := range append(j.timers, j.company.timer) {
+	for _, timer := range append(j.timers, j.company.timer, j.retry.timer) {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -306,8 +326,9 @@ func (j *Job) stopTimeoutLocked() {
 const stopGrace = 10 * time.Second
 
 // end writes down how the job ended, tells it, and takes its sandbox away. In this order: until the record
-// says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for its end. It
-// returns false when the server ends before the record could be written.
+// says it, init keeps it; and nothing in the sandbox runs any more, so nobody need wait for its end. A job that
+// will be tried again has not ended, and waits from here on. It returns false when the server ends before the
+// record could be written.
 func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.warm.begin()
 	defer j.table.warm.end()
@@ -330,21 +351,22 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("keep what the job has changed")
 	}
 	job.EndedAt = now()
-	j.removeWork()
 	wall := uint64(max(0, job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Microseconds())) // the clock may have been set
 	job.Usage.WallUsec = &wall
+	again := j.endTry(record)
+	if !again {
+		j.removeWork()
+	}
 	err := j.table.writeWhenRoom(j, record)
 	if err == ErrClosing {
 		return false
 	}
 	j.table.at("end recorded")
-	j.mu.Lock()
-	j.record = record
-	j.mu.Unlock()
-	j.table.events.tell(record)
-	log.Finish()
-	j.table.shelve(j)
-	close(j.done)
+	if again {
+		j.rest(record, err)
+		return true
+	}
+	j.publish(record)
 
 	j.closeUpper()
 	j.closeTerminal()
@@ -357,6 +379,20 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.table.logEnd(job, err)
 	j.table.running.Done()
 	return true
+}
+
+// publish tells how the job ended, and returns its log.
+func (j *Job) publish(record *recordv1.Record) *output.Log {
+	j.mu.Lock()
+	j.record = record
+	log := j.log
+	j.mu.Unlock()
+	j.table.events.tell(record)
+	forgetSecrets(j.secrets)
+	log.Finish()
+	j.table.shelve(j)
+	close(j.done)
+	return log
 }
 
 // removeWork removes the work directory when there is nothing in it. It goes before the record says that
@@ -374,7 +410,9 @@ func (j *Job) letGo() {
 	j.closeUpper()
 	j.shutInput(ErrClosing)
 	j.closeTerminal()
-	j.init.Detach()
+	if j.init != nil { // not between two tries
+		j.init.Detach()
+	}
 	if j.log != nil {
 		_ = j.log.Close() // readers go on
 	}

@@ -135,7 +135,8 @@ func writeRecord(dir string, r *recordv1.Record) error {
 	if err != nil {
 		return err
 	}
-	if len(data) > maxAppended {
+	// Between two tries the file is made anew, or it would have all tries in all versions.
+	if len(data) > maxAppended || r.AgainAt != nil {
 		return replace(dir, data)
 	}
 	return appendTo(recordPath(dir), frame(data))

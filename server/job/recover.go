@@ -150,8 +150,14 @@ func (t *Table) recoverOne(r found) (known bool, err error) {
 // runs still.
 func (t *Table) recoverJob(j *Job) (running bool, err error) {
 	r := j.record
+	if r.AgainAt != nil {
+		return true, t.recoverWaiting(j)
+	}
 	j.init, err = initproc.Adopt(initID(r))
 	switch {
+	case errors.Is(err, initproc.ErrInitGone) && r.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED && len(r.Job.Tries) > 0:
+		j.init = nil
+		return true, t.recoverWaiting(j)
 	case errors.Is(err, initproc.ErrInitGone) && r.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED:
 		t.options.Log.Info().Str("job", j.id).Msg("removing a job that was cut off before it ran")
 		t.removeGroup(j.id, r.Cgroups)
@@ -177,17 +183,18 @@ func (t *Table) adopt(j *Job) (err error) {
 			j.letGo()
 		}
 	}()
-	if j.log, err = output.Open(j.dir); err != nil {
-		return err
-	}
-	if err := j.boundOutput(); err != nil {
+	if j.log, err = openLog(j); err != nil {
 		return err
 	}
 	if j.record.Job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED {
 		// Init has its plan, or else it would be gone.
 		ctx, cancel := context.WithTimeout(context.Background(), startTime)
 		defer cancel()
-		if err := j.init.Await(ctx); err != nil {
+		if err := j.init.Await(ctx); err != nil && len(j.record.Job.Tries) > 0 {
+			t.add(j)
+			go j.tryCutOff(err)
+			return nil
+		} else if err != nil {
 			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
 			t.undoTaken(j)
 			return nil
@@ -220,6 +227,19 @@ func (t *Table) adopt(j *Job) (err error) {
 	return nil
 }
 
+// openLog opens the output of a job that an earlier server left.
+func openLog(j *Job) (*output.Log, error) {
+	log, err := output.Open(j.dir)
+	if err != nil {
+		return nil, err
+	}
+	j.log = log
+	if err := j.boundOutput(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return log, nil
+}
+
 // undoTaken takes back a start that an earlier server made half.
 func (t *Table) undoTaken(j *Job) {
 	if err := j.undo(); err != nil {
@@ -250,6 +270,7 @@ func (t *Table) recoverLost(j *Job) error {
 	lost(job, why)
 	job.Paused = false
 	job.EndedAt = now()
+	j.endTry(record)
 	t.removeGroup(j.id, record.Cgroups)
 	j.removeWork()
 	t.events.tell(j.record) // before what is told next

@@ -394,6 +394,12 @@ func crash() {
 			_ = unix.Pause()
 		}
 	}
+	if os.Getenv("TELE_TEST_RESTART") != "" {
+		if _, err := table.Start(context.Background(), "me", "k", thirdTime()); err != nil {
+			panic(err)
+		}
+		select {} // a signal of a child's end would end unix.Pause
+	}
 	spec := sh(`echo out; unshare -U true 2>/dev/null; while [ ! -s f ]; do sleep 0.01; done; cat f; exit 6`)
 	spec.SeccompLog = true
 	j, err := table.Start(context.Background(), "me", "k", spec)

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"errors"
 	"os"
 
@@ -67,8 +68,11 @@ func (s *sandbox) make(r request) (err error) {
 	return err
 }
 
-// makeFiles makes what it has on disk.
+// makeFiles makes what it has on disk. It is there for another try of a job.
 func (s *sandbox) makeFiles(r request) (err error) {
+	if s.log != nil {
+		return nil
+	}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return err
 	}
@@ -95,6 +99,20 @@ func (s *sandbox) forJob(r request) (err error) {
 		return err
 	}
 	return s.group.Set(s.table.groupRequest(r))
+}
+
+// run has init carry out the rest of its plan, and returns when the command runs.
+func (s *sandbox) run(ctx context.Context, r request, in *initproc.Input) error {
+	files, err := secretsFile(r.secrets)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // it was read, or will not be
+		}
+	}()
+	return s.init.Run(ctx, s.plan, in, files...)
 }
 
 // newPlan is the plan for a job that asks for r.

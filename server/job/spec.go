@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
@@ -94,10 +95,15 @@ func (j *Job) outputStatus() *telev1.LimitStatus {
 }
 
 // Check finds what is wrong with a request by looking at it alone.
-func Check(spec *telev1.JobSpec) error { return checkSpec(spec) }
+func Check(spec *telev1.JobSpec, secrets ...*telev1.Secret) error {
+	if err := checkSpec(spec); err != nil {
+		return err
+	}
+	return CheckSecrets(secrets)
+}
 
 // environment is what the command gets: nothing of the server's own.
-func environment(id, home, user string, asked map[string]string) []string {
+func environment(id, home, user string, asked map[string]string, secrets bool) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME": home, "USER": user,
@@ -106,6 +112,9 @@ func environment(id, home, user string, asked map[string]string) []string {
 		env[key] = value
 	}
 	env["TELE_JOB_ID"] = id
+	if secrets {
+		env[secretsEnv] = initproc.SecretsDir
+	}
 	var list []string
 	for key, value := range env {
 		list = append(list, key+"="+value)

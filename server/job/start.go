@@ -26,16 +26,20 @@ func (e *LimitError) Error() string {
 
 // A request is what a spec asks for, checked, and found where it is something of this machine.
 type request struct {
-	spec   *telev1.JobSpec
-	values limits.Limits
-	room   room
-	where  places
+	spec    *telev1.JobSpec
+	secrets []*telev1.Secret
+	values  limits.Limits
+	room    room
+	where   places
 }
 
-// check looks at all of a spec.
-func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
-	r.spec = spec
+// check looks at all of a spec, and at what comes with it.
+func (t *Table) check(spec *telev1.JobSpec, secrets ...*telev1.Secret) (r request, err error) {
+	r.spec, r.secrets = spec, secrets
 	if err := checkSpec(spec); err != nil {
+		return r, err
+	}
+	if err := CheckSecrets(secrets); err != nil {
 		return r, err
 	}
 	if r.values, err = parseLimits(spec.GetLimits(), t.options.Most); err != nil {
@@ -53,15 +57,25 @@ func (t *Table) check(spec *telev1.JobSpec) (r request, err error) {
 
 // Start makes a job and returns when its command runs. An error leaves nothing behind; a
 // *BadRequest, *LimitError or *initproc.StepError says what was wrong. Of several calls by one owner
-// with the same key, one makes the job and all return it; an empty key is none.
-func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec) (*Job, error) {
+// with the same key, one makes the job and all return it; an empty key is none. The secrets are overwritten
+// when the job needs them no more.
+func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSpec, secrets ...*telev1.Secret) (*Job, error) {
+	j, keeps, err := t.startNew(ctx, owner, key, spec, secrets)
+	if !keeps {
+		forgetSecrets(secrets)
+	}
+	return j, err
+}
+
+// startNew is Start, and tells whether the job keeps the secrets.
+func (t *Table) startNew(ctx context.Context, owner, key string, spec *telev1.JobSpec, secrets []*telev1.Secret) (_ *Job, keeps bool, err error) {
 	began := time.Now()
-	r, err := t.check(spec)
+	r, err := t.check(spec, secrets...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(key) > maxKey {
-		return nil, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
+		return nil, false, bad("idempotency_key", "has %d bytes, the most is %d", len(key), maxKey)
 	}
 	t.warm.begin()
 	defer t.warm.end()
@@ -71,22 +85,25 @@ func (t *Table) Start(ctx context.Context, owner, key string, spec *telev1.JobSp
 	}
 	s.timing = &Timing{ID: s.id, Began: began, Cold: cold, Template: s.warm}
 	s.mark("request checked")
-	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key,
+	j := newJob(t, s.dir, &recordv1.Record{Version: recordVersion, IdempotencyKey: key, Secrets: len(secrets) > 0,
 		Job: &telev1.Job{Id: s.id, Spec: proto.Clone(spec).(*telev1.JobSpec), User: owner, CreatedAt: now(),
 			Status: telev1.JobStatus_JOB_STATUS_SUBMITTED}})
 	if earlier, err := t.enter(ctx, j, s, r); earlier != nil || err != nil {
 		if s.warm {
 			t.giveBack(s)
 		}
-		return earlier, err
+		return earlier, false, err
 	}
 	defer close(j.made)
+	if spec.Restart != nil {
+		j.secrets = secrets
+	}
 	if err := j.start(ctx, r, s); err != nil {
-		return nil, errors.Join(err, j.undo())
+		return nil, false, errors.Join(err, j.undo())
 	}
 	t.add(j)
 	t.timings.add(*s.timing)
-	return j, nil
+	return j, j.secrets != nil, nil
 }
 
 // enter reserves what j needs, or returns the job that was made with its key already.
@@ -126,8 +143,8 @@ func (j *Job) again(ctx context.Context, spec *telev1.JobSpec) (*Job, error) {
 }
 
 // Plan is the plan that Start would carry out, for people.
-func (t *Table) Plan(spec *telev1.JobSpec) (string, error) {
-	r, err := t.check(spec)
+func (t *Table) Plan(spec *telev1.JobSpec, secrets ...*telev1.Secret) (string, error) {
+	r, err := t.check(spec, secrets...)
 	if err != nil {
 		return "", err
 	}
@@ -153,10 +170,11 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		Hostname: cmp.Or(r.spec.Hostname, s.id), UID: s.uid, GID: gid, WorkSize: r.room.work, TmpSize: r.room.tmp,
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
-		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env), Cwd: r.spec.Cwd,
+		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env, len(r.secrets) > 0), Cwd: r.spec.Cwd,
 		Stdin:       r.spec.Stdin,
 		Merge:       r.spec.Merge,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
+		Secrets:     secretsOf(r.secrets),
 	}
 	spec.Mounts = r.where.mounts
 	if r.where.root != "" {
@@ -211,7 +229,7 @@ func (j *Job) start(ctx context.Context, r request, s *sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := j.init.Run(ctx, s.plan, in); err != nil {
+	if err := s.run(ctx, r, in); err != nil {
 		return err
 	}
 	if err := j.openUpper(); err != nil {
@@ -260,26 +278,39 @@ func (j *Job) writeStarted() error {
 	if err != nil {
 		return err
 	}
-	r := j.record
+	setInit(j.record, id, j.group.Paths())
+	return writeRecord(j.dir, j.record)
+}
+
+func setInit(r *recordv1.Record, id initproc.ID, cgroups []string) {
 	r.InitPid, r.InitStartTime, r.BootId = int32(id.Pid), id.StartTime, id.BootID
-	r.Cgroups = j.group.Paths()
-	return writeRecord(j.dir, r)
+	r.Cgroups = cgroups
 }
 
 // setRunning says that the command runs. From here on a record is not changed, but replaced by a
 // changed copy.
 func (j *Job) setRunning() error {
 	next := proto.Clone(j.record).(*recordv1.Record)
-	next.Job.Status, next.Job.StartedAt = telev1.JobStatus_JOB_STATUS_RUNNING, now()
+	j.markRunning(next)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// A start that fails here is undone, and must not look like one that did not (again).
-	if err := writeRecord(j.dir, next); err != nil {
+	// A start that fails here is undone, and must not look like one that did not (again). Another try is not.
+	if err := writeRecord(j.dir, next); err != nil && !(noSpace(err) && len(next.Job.Tries) > 1) {
 		return err
 	}
 	j.record = next
 	j.table.events.tell(next)
 	return nil
+}
+
+func (j *Job) markRunning(r *recordv1.Record) {
+	r.Job.Status = telev1.JobStatus_JOB_STATUS_RUNNING
+	if r.Job.StartedAt == nil {
+		r.Job.StartedAt = now()
+	}
+	if r.Job.Spec.Restart != nil {
+		j.beginTry(r.Job)
+	}
 }
 
 // undo takes back a start that failed; the record goes last.

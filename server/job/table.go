@@ -474,6 +474,13 @@ func (t *Table) release(j *Job) {
 func (t *Table) add(j *Job) {
 	t.mu.Lock()
 	t.enterLocked(j)
+	t.mu.Unlock()
+	t.heed(j)
+}
+
+// heed does with a job what is done with all when the server is about to end.
+func (t *Table) heed(j *Job) {
+	t.mu.Lock()
 	closing := t.closing
 	t.mu.Unlock()
 	if !closing {

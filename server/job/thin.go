@@ -57,7 +57,7 @@ func (j *Job) makeThin() {
 	if j.record != nil {
 		j.thin, j.record = newThin(j.record.Job), nil
 		j.init, j.group, j.log, j.watching, j.input, j.screen, j.refused = nil, nil, nil, nil, nil, nil, refusals{}
-		j.timers, j.timeout, j.warning = nil, nil, nil
+		j.timers, j.timeout, j.warning, j.retry, j.secrets = nil, nil, nil, retry{}, nil
 	}
 }
 

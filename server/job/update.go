@@ -25,8 +25,11 @@ func (j *Job) Update(asked *telev1.Limits, timeout *durationpb.Duration) error {
 	defer j.control.Unlock()
 	j.mu.Lock()
 	record, over := j.record, j.endedLocked() || j.ending
+	between := j.retry.waiting || j.retry.trying
 	j.mu.Unlock()
 	switch {
+	case between:
+		return ErrBetween
 	case over:
 		return ErrEnded
 	case record.Stop != nil && timeout != nil:

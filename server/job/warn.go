@@ -30,7 +30,7 @@ func checkWarning(spec *telev1.JobSpec) error {
 
 // warnLocked arms the warning before a timeout that is left from now, in place of one that was armed before.
 func (j *Job) warnLocked(left time.Duration) {
-	if before := j.record.Job.Spec.WarnBefore.AsDuration(); before > 0 && !j.record.Warned {
+	if before := j.record.Job.Spec.WarnBefore.AsDuration(); before > 0 && !j.record.Warned && !j.retry.waiting {
 		j.warning = time.AfterFunc(left-before, j.warn)
 	}
 }
@@ -54,7 +54,7 @@ func (j *Job) warn() {
 	if err == nil {
 		err = j.amendLocked(func(r *recordv1.Record) bool { r.Warned = true; return true })
 	}
-	if err != nil && err != ErrEnded && !noSpace(err) {
+	if err != nil && err != ErrEnded && err != ErrBetween && !noSpace(err) {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("warn before the timeout")
 	}
 }

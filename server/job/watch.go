@@ -53,10 +53,15 @@ func (j *Job) watch() error {
 	w.streams[1].name, w.streams[1].pipe = output.Stderr, j.init.Stderr
 	j.mu.Lock()
 	j.watching = w
+	trying := j.retry.trying
+	j.retry.trying = false
 	j.timeOutLocked()
 	j.aloneLocked()
 	if stop := j.record.Stop; stop != nil {
 		j.killAtLocked(stop.KillAt.AsTime())
+		if trying {
+			_ = j.init.SignalAll(stopSignal(j.record.Job.Spec)) // an init that is gone ends the job anyway
+		}
 	}
 	j.mu.Unlock()
 	poll := j.table.poll
@@ -181,8 +186,12 @@ func (w *watch) leave() {
 // interrupt leaves the job, if it runs.
 func (j *Job) interrupt() {
 	j.mu.Lock()
-	w := j.watching
+	w, waited := j.watching, j.claimLocked()
 	j.mu.Unlock()
+	if waited {
+		j.leave()
+		return
+	}
 	if w != nil && w.over.CompareAndSwap(false, true) {
 		go w.leave() // who waits for it is running.Wait
 	}

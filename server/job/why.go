@@ -42,6 +42,9 @@ func explain(job *telev1.Job, now time.Time) *telev1.Cause {
 		return c.done()
 	case job.Reason == telev1.Reason_REASON_LOST:
 		c.lost()
+	case job.Reason == telev1.Reason_REASON_START_FAILED:
+		c.is("start_failed", "its last try %s", job.Message)
+		c.advice = "The reason is the server's machine, or has changed since its first try: tele doctor, there, knows more."
 	case job.Reason == telev1.Reason_REASON_STOPPED:
 		c.stopped()
 	case job.Reason == telev1.Reason_REASON_TIMED_OUT:
@@ -59,6 +62,7 @@ func explain(job *telev1.Job, now time.Time) *telev1.Cause {
 	default:
 		c.exited()
 	}
+	c.tries()
 	if job.StartedAt != nil {
 		c.add("it ran for %s", job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Round(time.Millisecond))
 	}
@@ -272,9 +276,21 @@ func (c *cause) lost() {
 	c.advice = "Run it again; whether it did its work, only what it wrote can tell: tele logs " + c.job.Id
 }
 
+// tries adds how often it was tried.
+func (c *cause) tries() {
+	if n := len(c.job.Tries); n > 1 {
+		c.add("it was tried %d times", n)
+	}
+}
+
 func (c *cause) running(now time.Time) {
 	if c.job.StartedAt == nil {
 		c.is("submitted", "it is about to start")
+		return
+	}
+	if c.job.Status == telev1.JobStatus_JOB_STATUS_SUBMITTED {
+		c.is("between_tries", "it waits for its next try: %s", c.job.Message)
+		c.advice = "See what the last one wrote: tele logs " + c.job.Id
 		return
 	}
 	ran := now.Sub(c.job.StartedAt.AsTime())

@@ -23,6 +23,28 @@ read STATE/secret, read /srv/secret, read /run/../srv/secret, read /proc/self/ro
 write STATE, write /srv, write /home, write /mnt: EROFS|EACCES`,
 	},
 	{
+		name:    "another job's secrets",
+		tries:   "find what another job was given in secret: where those are, in shared memory, and by every process that it sees",
+		outcome: "not there; its processes are its own",
+		program: `
+attempt("list", os.listdir, "/dev/shm/secrets")
+attempt("read", get, "/dev/shm/secrets/token")
+print("variable:", os.environ.get("TELE_SECRETS"))
+found = set()
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    for name in "environ", "cmdline", "root/dev/shm/secrets/token", "mountinfo":
+        try:
+            found.add(b"the-hosts-" + b"secret" in get(f"/proc/{pid}/{name}", 1 << 20))
+        except OSError:
+            pass
+print("found:", True in found)
+`,
+		want: `
+list, read: ENOENT
+variable: None
+found: False`,
+	},
+	{
 		name:    "files of root",
 		tries:   "read what is root's alone: /etc/shadow, a file of mode 0600",
 		outcome: "EACCES; uid 0 may, as it owns them: what a job of uid 0 must not read has to be hidden",

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
+	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server"
 	"github.com/telerun/tele/server/job"
 	"golang.org/x/sys/unix"
@@ -99,7 +100,7 @@ func TestNewMounts(t *testing.T) {
 func (h *host) victim(t *testing.T) {
 	t.Helper()
 	h.values["SECRET"] = secret
-	s, err := asUser(t, h, h.python(`
+	s, err := asUserWith(t, h, []*telev1.Secret{{Name: "token", Data: []byte(secret)}}, h.python(`
 os.umask(0)
 for dir in HOME, "/tmp", "/dev/shm":
     put(dir + "/secret", SECRET)

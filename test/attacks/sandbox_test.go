@@ -48,7 +48,12 @@ type starter func(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error)
 
 // asUser starts a job, as the server does.
 func asUser(t *testing.T, h *host, spec *telev1.JobSpec) (*sandbox, error) {
-	j, err := h.table.Start(t.Context(), "attacker", "", spec)
+	return asUserWith(t, h, nil, spec)
+}
+
+// asUserWith is the same with secrets.
+func asUserWith(t *testing.T, h *host, secrets []*telev1.Secret, spec *telev1.JobSpec) (*sandbox, error) {
+	j, err := h.table.Start(t.Context(), "attacker", "", spec, secrets...)
 	if err != nil {
 		return nil, err
 	}

@@ -108,6 +108,10 @@ func (l *life) judgeEnd(job *telev1.Job) bool {
 		}
 		return false
 	}
+	if job.Reason == telev1.Reason_REASON_START_FAILED && job.Spec.GetRestart() != nil && initGone(job.Message) {
+		w.figures.add("tries whose init was killed as they began", 1)
+		return false
+	}
 	if l.unrecordedStop(job) {
 		w.figures.add("stops of which the disk was too full to take note", 1)
 	} else if job.Reason != l.plan.reason || job.ExitCode == nil || !slices.Contains(l.plan.codes, job.GetExitCode()) {

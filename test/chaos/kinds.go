@@ -57,6 +57,7 @@ var kinds = []kind{
 	{"fork bomb", 2, forkBomb},
 	{"orphans", 6, orphans},
 	{"output limit", 5, outputLimit},
+	{"tried again", 6, triedAgain},
 	{"no command", 5, noCommand},
 	{"no cwd", 2, noCwd},
 }
@@ -229,6 +230,22 @@ func outputLimit(c chance) plan {
 	p.spec.OutputLimit = fmt.Sprintf("%dK", limit)
 	p.reason, p.codes = telev1.Reason_REASON_OUTPUT_LIMIT, []int32{143, 137, 141}
 	p.stdout = []byte(strings.Repeat("y\n", limit<<9))
+	return p
+}
+
+// triedAgain fails at every try, as many as there are.
+func triedAgain(c chance) plan {
+	retries := c.between(1, 4)
+	p := exits(c.between(1, 9), "echo try; sleep 0.0%d", c.between(1, 9))
+	p.spec.Restart = &telev1.Restart{MaxRetries: uint32(retries), Backoff: durationpb.New(c.ms(10, 300))}
+	p.stdout = nil
+	p.check = func(stdout, _ []byte) string {
+		n := strings.Count(string(stdout), "try\n") // of a try that could not be started, nothing is there
+		if n < 1 || n > retries+1 || len(stdout) != n*len("try\n") {
+			return fmt.Sprintf("%d tries at most, and it wrote %q", retries+1, stdout)
+		}
+		return ""
+	}
 	return p
 }
 

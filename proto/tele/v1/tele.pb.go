@@ -16,7 +16,7 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED or STOPPING
+//                        PAUSED, STOPPING or BETWEEN_TRIES
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -111,7 +111,7 @@ type JobStatus int32
 const (
 	// Never sent.
 	JobStatus_JOB_STATUS_UNSPECIFIED JobStatus = 0
-	// Accepted; its command does not run yet.
+	// Accepted; its command does not run yet, or waits for its next try.
 	JobStatus_JOB_STATUS_SUBMITTED JobStatus = 1
 	// The command runs.
 	JobStatus_JOB_STATUS_RUNNING JobStatus = 2
@@ -188,7 +188,7 @@ const (
 	Reason_REASON_TIMED_OUT Reason = 5
 	// It wrote more output than it may.
 	Reason_REASON_OUTPUT_LIMIT Reason = 6
-	// Its command never ran.
+	// Its command, or with JobSpec.restart that of the last try, never ran.
 	Reason_REASON_START_FAILED Reason = 7
 	// Its end was not seen: the machine restarted, or its init was killed.
 	Reason_REASON_LOST Reason = 8
@@ -328,20 +328,24 @@ const (
 	EventKind_EVENT_KIND_OUTPUT_REMOVED EventKind = 7
 	// It was removed, its record and its output: the last event of a job.
 	EventKind_EVENT_KIND_REMOVED EventKind = 8
+	// A try of a job with JobSpec.restart has failed, and there will be another,
+	// of which STARTED tells again.
+	EventKind_EVENT_KIND_RESTARTING EventKind = 20
 )
 
 // Enum value maps for EventKind.
 var (
 	EventKind_name = map[int32]string{
-		0: "EVENT_KIND_UNSPECIFIED",
-		1: "EVENT_KIND_STARTED",
-		2: "EVENT_KIND_PAUSED",
-		3: "EVENT_KIND_RESUMED",
-		4: "EVENT_KIND_UPDATED",
-		5: "EVENT_KIND_STOPPING",
-		6: "EVENT_KIND_ENDED",
-		7: "EVENT_KIND_OUTPUT_REMOVED",
-		8: "EVENT_KIND_REMOVED",
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_STARTED",
+		2:  "EVENT_KIND_PAUSED",
+		3:  "EVENT_KIND_RESUMED",
+		4:  "EVENT_KIND_UPDATED",
+		5:  "EVENT_KIND_STOPPING",
+		6:  "EVENT_KIND_ENDED",
+		7:  "EVENT_KIND_OUTPUT_REMOVED",
+		8:  "EVENT_KIND_REMOVED",
+		20: "EVENT_KIND_RESTARTING",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":    0,
@@ -353,6 +357,7 @@ var (
 		"EVENT_KIND_ENDED":          6,
 		"EVENT_KIND_OUTPUT_REMOVED": 7,
 		"EVENT_KIND_REMOVED":        8,
+		"EVENT_KIND_RESTARTING":     20,
 	}
 )
 
@@ -636,8 +641,11 @@ type JobSpec struct {
 	// and its process group, as those of Signal do. When Update changes the timeout
 	// it comes, also once more, before the new one. Both or neither; it takes a
 	// timeout that is longer.
-	WarnSignal    string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
-	WarnBefore    *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
+	WarnSignal string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
+	WarnBefore *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
+	// Run the command again when it has failed; unset is once. Not together with
+	// stdin or terminal.
+	Restart       *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +848,85 @@ func (x *JobSpec) GetWarnBefore() *durationpb.Duration {
 	return nil
 }
 
+func (x *JobSpec) GetRestart() *Restart {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+// Restart is when a job's command is run again, as another try of the same job:
+// after it exited with another code than 0, was ended by a signal that tele did
+// not send, or was killed at its memory limit. Never after it was stopped, by
+// whomever or whatever limit, its timeout, or when nobody saw its end.
+//
+// Each try has a sandbox of its own, with the limits as Update left them; the
+// id, the output, which goes on, and a work directory on disk are the job's.
+// The timeout is for all tries together, from the first start, and goes on
+// between them. A first try whose command cannot be run is an error of Start;
+// a later one is a try with reason START_FAILED, and is followed by the next.
+//
+// Between two tries the status is SUBMITTED, with started_at set, and message
+// says when the next begins. Stop ends the job then at once; what takes its
+// processes (Signal, Pause, Update, Exec) is FAILED_PRECONDITION with reason
+// BETWEEN_TRIES. With secrets there is another try only as long as the server
+// that was given them runs.
+type Restart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tries there may be after the first: 1 to 100.
+	MaxRetries uint32 `protobuf:"varint,1,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
+	// How long to wait before the second try: 10 ms to 1 h, unset is 1 s. Before
+	// each further one it is twice as long, up to 1 min or, if that is longer,
+	// to this.
+	Backoff       *durationpb.Duration `protobuf:"bytes,2,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restart) Reset() {
+	*x = Restart{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restart) ProtoMessage() {}
+
+func (x *Restart) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restart.ProtoReflect.Descriptor instead.
+func (*Restart) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Restart) GetMaxRetries() uint32 {
+	if x != nil {
+		return x.MaxRetries
+	}
+	return 0
+}
+
+func (x *Restart) GetBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
 // TerminalSize is a terminal's size in characters, each at least 1 and at most
 // 65,535.
 type TerminalSize struct {
@@ -852,7 +939,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +951,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +964,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -911,7 +998,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1010,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1023,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Mount) GetSource() string {
@@ -983,7 +1070,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1082,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1095,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Limits) GetCpu() string {
@@ -1069,7 +1156,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1168,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1181,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -1145,7 +1232,7 @@ type Job struct {
 	Status JobStatus `protobuf:"varint,4,opt,name=status,proto3,enum=tele.v1.JobStatus" json:"status,omitempty"`
 	// Set when it has ended.
 	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=tele.v1.Reason" json:"reason,omitempty"`
-	// The reason in words, for people.
+	// The reason in words, for people; between two tries, when the next begins.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Set when it has ended: the command's own code, or 128+n when signal n
 	// ended it.
@@ -1154,7 +1241,7 @@ type Job struct {
 	Signal int32 `protobuf:"varint,8,opt,name=signal,proto3" json:"signal,omitempty"`
 	// When the server accepted it.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// When its command began to run.
+	// When its command began to run, for the first time.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// When the last of its processes was gone.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
@@ -1183,14 +1270,19 @@ type Job struct {
 	Paused bool `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Its timeout since Update changed it, counted from started_at; 0 is none.
 	// Unset: it is JobSpec.timeout.
-	Timeout       *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,21,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// With JobSpec.restart, its tries, the first one first. While one runs it is
+	// the last, without ended_at. Reason, message, exit_code, signal and usage of
+	// the job are those of its end: where it ended between two tries, exit_code,
+	// signal and usage are the last try's.
+	Tries         []*Try `protobuf:"bytes,22,rep,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1294,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1307,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Job) GetId() string {
@@ -1365,6 +1457,127 @@ func (x *Job) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Job) GetTries() []*Try {
+	if x != nil {
+		return x.Tries
+	}
+	return nil
+}
+
+// Try is one run of the command of a job with JobSpec.restart.
+type Try struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the command began to run; unset if it never did.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the last of its processes was gone; unset while it runs.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// How it ended, as the fields of Job of these names say it.
+	Reason   Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=tele.v1.Reason" json:"reason,omitempty"`
+	ExitCode *int32 `protobuf:"varint,4,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
+	Signal   int32  `protobuf:"varint,5,opt,name=signal,proto3" json:"signal,omitempty"`
+	Message  string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// What it used, once it has ended.
+	Usage *Usage `protobuf:"bytes,7,opt,name=usage,proto3" json:"usage,omitempty"`
+	// How many bytes of each stream there were before it.
+	StdoutOffset  uint64 `protobuf:"varint,8,opt,name=stdout_offset,json=stdoutOffset,proto3" json:"stdout_offset,omitempty"`
+	StderrOffset  uint64 `protobuf:"varint,9,opt,name=stderr_offset,json=stderrOffset,proto3" json:"stderr_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Try) Reset() {
+	*x = Try{}
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Try) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Try) ProtoMessage() {}
+
+func (x *Try) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Try.ProtoReflect.Descriptor instead.
+func (*Try) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Try) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Try) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Try) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Try) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *Try) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+func (x *Try) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Try) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Try) GetStdoutOffset() uint64 {
+	if x != nil {
+		return x.StdoutOffset
+	}
+	return 0
+}
+
+func (x *Try) GetStderrOffset() uint64 {
+	if x != nil {
+		return x.StderrOffset
+	}
+	return 0
+}
+
 // RefusedCall is a system call that the job's seccomp filter refused.
 type RefusedCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1381,7 +1594,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1606,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1619,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1475,7 +1688,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1700,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1713,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1646,18 +1859,24 @@ type StartRequest struct {
 	// Names this submission, at most 64 bytes, random: of several requests by
 	// one caller with the same key, one makes a job and all return it, also
 	// across a restart of the server. The same key for a different spec is
-	// INVALID_ARGUMENT. Empty is none.
+	// INVALID_ARGUMENT; secrets are not compared, the job has those of the request
+	// that made it. Empty is none.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Answer when the job has ended, as Wait does, instead of when it runs: one
 	// call for a short job. A caller that goes away meanwhile does not stop it.
-	Wait          bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// What the job is to know and nobody else: files in memory, in the directory
+	// that TELE_SECRETS names, of mode 0400, the job's user's, read-only, and
+	// counted in its memory limit. They are in no record, no list, no plan and no
+	// log, and gone with the job. At most 64, of together 256 KiB.
+	Secrets       []*Secret `protobuf:"bytes,5,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1888,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1901,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -1713,6 +1932,69 @@ func (x *StartRequest) GetWait() bool {
 	return false
 }
 
+func (x *StartRequest) GetSecrets() []*Secret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// Secret is a file that a job is given.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name: 1 to 64 letters, digits, ".", "_" and "-"; neither "." nor "..".
+	// No other secret of the request has it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What is in it: any bytes, at most 64 KiB, or none.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Secret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Secret) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // StartResponse is the job that now runs, or the plan of one.
 type StartResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1726,7 +2008,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2020,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2033,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -1784,7 +2066,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2078,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2091,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -1846,7 +2128,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2140,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2153,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -1892,9 +2174,9 @@ func (x *GetResponse) GetCause() *Cause {
 // it but the kind is words for people.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// submitted, running, success, exited, crashed, signaled, stopped,
-	// timed_out, oom, machine_oom, pids_limit, output_limit, output_full,
-	// refused_call or lost; there may be more to come.
+	// submitted, running, between_tries, success, exited, crashed, signaled,
+	// stopped, timed_out, oom, machine_oom, pids_limit, output_limit,
+	// output_full, refused_call, start_failed or lost; there may be more to come.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it was, in one sentence.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
@@ -1908,7 +2190,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2202,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2215,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Cause) GetKind() string {
@@ -1997,7 +2279,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2291,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2304,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -2108,7 +2390,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2402,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2415,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2167,7 +2449,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2461,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2474,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2227,7 +2509,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2521,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2534,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2277,7 +2559,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2571,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2584,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2337,7 +2619,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2631,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2644,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2383,7 +2665,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2677,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +2690,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2429,7 +2711,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2723,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2736,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2475,7 +2757,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2769,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2782,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2521,7 +2803,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2815,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2828,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -2574,7 +2856,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2868,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2881,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -2634,7 +2916,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2928,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2941,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -2690,7 +2972,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2984,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2997,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -2766,7 +3048,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +3060,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +3073,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -2821,7 +3103,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3115,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3128,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -2872,7 +3154,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +3166,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +3179,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -2919,7 +3201,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3213,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3226,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -3003,7 +3285,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3297,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3310,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -3093,7 +3375,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +3387,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +3400,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3162,7 +3444,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3456,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3469,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3215,7 +3497,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3227,7 +3509,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,7 +3522,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3261,7 +3543,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3555,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3568,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3321,7 +3603,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3615,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3628,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchRequest) GetCursor() string {
@@ -3406,7 +3688,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3700,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3713,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchResponse) GetCursor() string {
@@ -3467,7 +3749,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3761,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3774,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3552,7 +3834,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3564,7 +3846,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +3859,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3652,7 +3934,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3664,7 +3946,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3677,7 +3959,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -3733,7 +4015,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +4027,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +4040,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -3779,7 +4061,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +4073,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +4086,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3825,7 +4107,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +4119,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +4132,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3873,7 +4155,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +4167,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +4180,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3926,7 +4208,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3938,7 +4220,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3951,7 +4233,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3976,7 +4258,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3988,7 +4270,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4001,7 +4283,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -4038,7 +4320,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4050,7 +4332,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4063,7 +4345,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -4089,7 +4371,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4101,7 +4383,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4114,7 +4396,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -4135,7 +4417,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4429,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4442,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -4212,7 +4494,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4506,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4519,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4288,7 +4570,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4582,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4595,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Mark) GetStep() string {
@@ -4334,7 +4616,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\a\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\a\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -4364,13 +4646,18 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vwarn_signal\x18\x19 \x01(\tR\n" +
 	"warnSignal\x12:\n" +
 	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"warnBefore\x1a6\n" +
+	"warnBefore\x12*\n" +
+	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\aRestart\x12\x1f\n" +
+	"\vmax_retries\x18\x01 \x01(\rR\n" +
+	"maxRetries\x123\n" +
+	"\abackoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x02 \x01(\rR\acolumns\"S\n" +
@@ -4389,7 +4676,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xb7\x06\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xdb\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -4415,7 +4702,21 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vstdin_bytes\x18\x13 \x01(\x04R\n" +
 	"stdinBytes\x12\x16\n" +
 	"\x06paused\x18\x14 \x01(\bR\x06paused\x123\n" +
-	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeoutB\f\n" +
+	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\"\n" +
+	"\x05tries\x18\x16 \x03(\v2\f.tele.v1.TryR\x05triesB\f\n" +
+	"\n" +
+	"_exit_code\"\xf2\x02\n" +
+	"\x03Try\x129\n" +
+	"\n" +
+	"started_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12'\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x0f.tele.v1.ReasonR\x06reason\x12 \n" +
+	"\texit_code\x18\x04 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
+	"\x06signal\x18\x05 \x01(\x05R\x06signal\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12$\n" +
+	"\x05usage\x18\a \x01(\v2\x0e.tele.v1.UsageR\x05usage\x12#\n" +
+	"\rstdout_offset\x18\b \x01(\x04R\fstdoutOffset\x12#\n" +
+	"\rstderr_offset\x18\t \x01(\x04R\fstderrOffsetB\f\n" +
 	"\n" +
 	"_exit_code\"M\n" +
 	"\vRefusedCall\x12\x12\n" +
@@ -4465,12 +4766,16 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"_wall_usecB\x0f\n" +
 	"\r_memory_bytesB\a\n" +
 	"\x05_pidsB\x15\n" +
-	"\x13_memory_limit_bytes\"\x8a\x01\n" +
+	"\x13_memory_limit_bytes\"\xb5\x01\n" +
 	"\fStartRequest\x12$\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12'\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
-	"\x04wait\x18\x04 \x01(\bR\x04wait\"C\n" +
+	"\x04wait\x18\x04 \x01(\bR\x04wait\x12)\n" +
+	"\asecrets\x18\x05 \x03(\v2\x0f.tele.v1.SecretR\asecrets\"0\n" +
+	"\x06Secret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"C\n" +
 	"\rStartResponse\x12\x1e\n" +
 	"\x03job\x18\x01 \x01(\v2\f.tele.v1.JobR\x03job\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\"\\\n" +
@@ -4669,7 +4974,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x19SIGNAL_TARGET_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SIGNAL_TARGET_GROUP\x10\x01\x12\x19\n" +
 	"\x15SIGNAL_TARGET_COMMAND\x10\x02\x12\x15\n" +
-	"\x11SIGNAL_TARGET_ALL\x10\x03*\xec\x01\n" +
+	"\x11SIGNAL_TARGET_ALL\x10\x03*\x87\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_STARTED\x10\x01\x12\x15\n" +
@@ -4679,7 +4984,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x13EVENT_KIND_STOPPING\x10\x05\x12\x14\n" +
 	"\x10EVENT_KIND_ENDED\x10\x06\x12\x1d\n" +
 	"\x19EVENT_KIND_OUTPUT_REMOVED\x10\a\x12\x16\n" +
-	"\x12EVENT_KIND_REMOVED\x10\b*a\n" +
+	"\x12EVENT_KIND_REMOVED\x10\b\x12\x19\n" +
+	"\x15EVENT_KIND_RESTARTING\x10\x14*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -4728,7 +5034,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -4739,166 +5045,177 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 6: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 7: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 8: tele.v1.JobSpec
-	(*TerminalSize)(nil),          // 9: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 10: tele.v1.Mount
-	(*Limits)(nil),                // 11: tele.v1.Limits
-	(*LimitStatus)(nil),           // 12: tele.v1.LimitStatus
-	(*Job)(nil),                   // 13: tele.v1.Job
-	(*RefusedCall)(nil),           // 14: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 15: tele.v1.Usage
-	(*StartRequest)(nil),          // 16: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 17: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 18: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 19: tele.v1.GetResponse
-	(*Cause)(nil),                 // 20: tele.v1.Cause
-	(*ListRequest)(nil),           // 21: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 22: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 23: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 24: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 25: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 26: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 27: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 28: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 29: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 30: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 31: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 32: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 33: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 34: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 35: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 36: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 37: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 38: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 39: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 40: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 41: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 42: tele.v1.WaitResponse
-	(*WatchRequest)(nil),          // 43: tele.v1.WatchRequest
-	(*WatchResponse)(nil),         // 44: tele.v1.WatchResponse
-	(*Event)(nil),                 // 45: tele.v1.Event
-	(*StreamOutputRequest)(nil),   // 46: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 47: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 48: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 49: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 50: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 51: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 52: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 53: tele.v1.DiffResponse
-	(*Change)(nil),                // 54: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 55: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 56: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 57: tele.v1.Timing
-	(*Mark)(nil),                  // 58: tele.v1.Mark
-	nil,                           // 59: tele.v1.JobSpec.EnvEntry
-	nil,                           // 60: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 61: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 62: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
+	(*Restart)(nil),               // 9: tele.v1.Restart
+	(*TerminalSize)(nil),          // 10: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 11: tele.v1.Mount
+	(*Limits)(nil),                // 12: tele.v1.Limits
+	(*LimitStatus)(nil),           // 13: tele.v1.LimitStatus
+	(*Job)(nil),                   // 14: tele.v1.Job
+	(*Try)(nil),                   // 15: tele.v1.Try
+	(*RefusedCall)(nil),           // 16: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 17: tele.v1.Usage
+	(*StartRequest)(nil),          // 18: tele.v1.StartRequest
+	(*Secret)(nil),                // 19: tele.v1.Secret
+	(*StartResponse)(nil),         // 20: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 21: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 22: tele.v1.GetResponse
+	(*Cause)(nil),                 // 23: tele.v1.Cause
+	(*ListRequest)(nil),           // 24: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 25: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 26: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 27: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 28: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 29: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 30: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 31: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 32: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 33: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 34: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 35: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 36: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 37: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 38: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 39: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 40: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 41: tele.v1.ExecStart
+	(*ExecResponse)(nil),          // 42: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 43: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 44: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 45: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 46: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 47: tele.v1.WatchResponse
+	(*Event)(nil),                 // 48: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 49: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 50: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 51: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 52: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 53: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 54: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 55: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 56: tele.v1.DiffResponse
+	(*Change)(nil),                // 57: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 58: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 59: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 60: tele.v1.Timing
+	(*Mark)(nil),                  // 61: tele.v1.Mark
+	nil,                           // 62: tele.v1.JobSpec.EnvEntry
+	nil,                           // 63: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 64: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 65: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	59, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	11, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	62, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	62, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	12, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	65, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	10, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	9,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	60, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	62, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	8,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	63, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	63, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	63, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	12, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	15, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	14, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	62, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	8,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	13, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	13, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	20, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 22: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	62, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	13, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	62, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	13, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 27: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	13, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	13, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	13, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	11, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	62, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	13, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	9,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	38, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	9,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	61, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	9,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	5,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	40, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	13, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	63, // 42: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 43: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
-	45, // 44: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
-	63, // 45: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
-	4,  // 46: tele.v1.Event.kind:type_name -> tele.v1.EventKind
-	13, // 47: tele.v1.Event.job:type_name -> tele.v1.Job
-	5,  // 48: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	63, // 49: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	5,  // 50: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	63, // 51: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	13, // 52: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	6,  // 53: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	13, // 54: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	62, // 55: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	54, // 56: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	7,  // 57: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	57, // 58: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	63, // 59: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	58, // 60: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	62, // 61: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	16, // 62: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	18, // 63: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	21, // 64: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	23, // 65: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	25, // 66: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	27, // 67: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	29, // 68: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	31, // 69: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	33, // 70: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	35, // 71: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	37, // 72: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	41, // 73: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	43, // 74: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
-	46, // 75: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	48, // 76: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	50, // 77: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	52, // 78: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	55, // 79: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	17, // 80: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	19, // 81: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	22, // 82: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	24, // 83: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	26, // 84: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	28, // 85: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	30, // 86: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	32, // 87: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	34, // 88: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	36, // 89: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	39, // 90: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	42, // 91: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	44, // 92: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
-	47, // 93: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	49, // 94: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	51, // 95: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	53, // 96: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	56, // 97: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	80, // [80:98] is the sub-list for method output_type
-	62, // [62:80] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	11, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	10, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	63, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	65, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	9,  // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
+	65, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	8,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	66, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	66, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	66, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	13, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	17, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	16, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	65, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	15, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
+	66, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	66, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	2,  // 23: tele.v1.Try.reason:type_name -> tele.v1.Reason
+	17, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	8,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	19, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	14, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	14, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	23, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 30: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	65, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	14, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	65, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	14, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 35: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	14, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	14, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	14, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	12, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	65, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	14, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	10, // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	41, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	10, // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	64, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	10, // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	5,  // 47: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	43, // 48: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	14, // 49: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	66, // 50: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	4,  // 51: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	48, // 52: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	66, // 53: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	4,  // 54: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	14, // 55: tele.v1.Event.job:type_name -> tele.v1.Job
+	5,  // 56: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	66, // 57: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 58: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	66, // 59: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	14, // 60: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	6,  // 61: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	14, // 62: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	65, // 63: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	57, // 64: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	7,  // 65: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	60, // 66: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	66, // 67: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	61, // 68: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	65, // 69: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	18, // 70: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	21, // 71: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	24, // 72: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	26, // 73: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	28, // 74: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	30, // 75: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	32, // 76: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	34, // 77: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	36, // 78: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	38, // 79: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	40, // 80: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	44, // 81: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	46, // 82: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	49, // 83: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	51, // 84: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	53, // 85: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	55, // 86: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	58, // 87: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	20, // 88: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	22, // 89: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	25, // 90: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	27, // 91: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	29, // 92: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	31, // 93: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	33, // 94: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	35, // 95: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	37, // 96: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	39, // 97: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	42, // 98: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	45, // 99: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	47, // 100: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	50, // 101: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	52, // 102: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	54, // 103: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	56, // 104: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	59, // 105: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	88, // [88:106] is the sub-list for method output_type
+	70, // [70:88] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -4906,16 +5223,17 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[38].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   54,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

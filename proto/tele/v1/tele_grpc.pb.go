@@ -16,7 +16,7 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED or STOPPING
+//                        PAUSED, STOPPING or BETWEEN_TRIES
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration

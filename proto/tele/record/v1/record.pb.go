@@ -58,7 +58,12 @@ type Record struct {
 	InputWriter  string           `protobuf:"bytes,13,opt,name=input_writer,json=inputWriter,proto3" json:"input_writer,omitempty"`
 	InputEnded   bool             `protobuf:"varint,14,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
 	// JobSpec.warn_signal was sent, for the timeout as it is.
-	Warned        bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
+	Warned bool `protobuf:"varint,20,opt,name=warned,proto3" json:"warned,omitempty"`
+	// It was given secrets. What they are is written nowhere.
+	Secrets bool `protobuf:"varint,21,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// Nothing of the job runs, and its next try begins then. Its init, if it is
+	// there still, is that of the try before.
+	AgainAt       *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=again_at,json=againAt,proto3" json:"again_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +201,20 @@ func (x *Record) GetWarned() bool {
 		return x.Warned
 	}
 	return false
+}
+
+func (x *Record) GetSecrets() bool {
+	if x != nil {
+		return x.Secrets
+	}
+	return false
+}
+
+func (x *Record) GetAgainAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AgainAt
+	}
+	return nil
 }
 
 // Stop is why and how a running job is being ended. The next server goes on with it.
@@ -394,7 +413,9 @@ type Told struct {
 	Paused   bool   `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
 	Stopping bool   `protobuf:"varint,3,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	// A checksum of its limits and its timeout.
-	Limits        uint32 `protobuf:"fixed32,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits uint32 `protobuf:"fixed32,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	// How many beginnings and ends of its tries were told.
+	Tries         uint32 `protobuf:"varint,5,opt,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -457,11 +478,18 @@ func (x *Told) GetLimits() uint32 {
 	return 0
 }
 
+func (x *Told) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
 var File_tele_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\xbe\x04\n" +
+	"\x1btele/record/v1/record.proto\x12\x0etele.record.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12tele/v1/tele.proto\"\x8f\x05\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\x03job\x18\x02 \x01(\v2\f.tele.v1.JobR\x03job\x12\x10\n" +
@@ -479,7 +507,9 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"\finput_writer\x18\r \x01(\tR\vinputWriter\x12\x1f\n" +
 	"\vinput_ended\x18\x0e \x01(\bR\n" +
 	"inputEnded\x12\x16\n" +
-	"\x06warned\x18\x14 \x01(\bR\x06warned\x1a?\n" +
+	"\x06warned\x18\x14 \x01(\bR\x06warned\x12\x18\n" +
+	"\asecrets\x18\x15 \x01(\bR\asecrets\x125\n" +
+	"\bagain_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\aagainAt\x1a?\n" +
 	"\x11InputWritersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"~\n" +
@@ -495,12 +525,13 @@ const file_tele_record_v1_record_proto_rawDesc = "" +
 	"EventsHead\x12\x14\n" +
 	"\x05begin\x18\x01 \x01(\x04R\x05begin\x123\n" +
 	"\amade_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06madeAt\x12(\n" +
-	"\x04told\x18\x03 \x03(\v2\x14.tele.record.v1.ToldR\x04told\"i\n" +
+	"\x04told\x18\x03 \x03(\v2\x14.tele.record.v1.ToldR\x04told\"\x7f\n" +
 	"\x04Told\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1a\n" +
 	"\bstopping\x18\x03 \x01(\bR\bstopping\x12\x16\n" +
-	"\x06limits\x18\x04 \x01(\aR\x06limitsB7Z5github.com/telerun/tele/proto/tele/record/v1;recordv1b\x06proto3"
+	"\x06limits\x18\x04 \x01(\aR\x06limits\x12\x14\n" +
+	"\x05tries\x18\x05 \x01(\rR\x05triesB7Z5github.com/telerun/tele/proto/tele/record/v1;recordv1b\x06proto3"
 
 var (
 	file_tele_record_v1_record_proto_rawDescOnce sync.Once
@@ -523,26 +554,27 @@ var file_tele_record_v1_record_proto_goTypes = []any{
 	(*Told)(nil),                  // 4: tele.record.v1.Told
 	nil,                           // 5: tele.record.v1.Record.InputWritersEntry
 	(*v1.Job)(nil),                // 6: tele.v1.Job
-	(v1.Reason)(0),                // 7: tele.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(v1.Reason)(0),                // 8: tele.v1.Reason
 	(*v1.Event)(nil),              // 9: tele.v1.Event
 }
 var file_tele_record_v1_record_proto_depIdxs = []int32{
 	6,  // 0: tele.record.v1.Record.job:type_name -> tele.v1.Job
 	1,  // 1: tele.record.v1.Record.stop:type_name -> tele.record.v1.Stop
 	5,  // 2: tele.record.v1.Record.input_writers:type_name -> tele.record.v1.Record.InputWritersEntry
-	7,  // 3: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
-	8,  // 4: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
-	3,  // 5: tele.record.v1.Entry.head:type_name -> tele.record.v1.EventsHead
-	9,  // 6: tele.record.v1.Entry.event:type_name -> tele.v1.Event
-	4,  // 7: tele.record.v1.Entry.told:type_name -> tele.record.v1.Told
-	8,  // 8: tele.record.v1.EventsHead.made_at:type_name -> google.protobuf.Timestamp
-	4,  // 9: tele.record.v1.EventsHead.told:type_name -> tele.record.v1.Told
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 3: tele.record.v1.Record.again_at:type_name -> google.protobuf.Timestamp
+	8,  // 4: tele.record.v1.Stop.reason:type_name -> tele.v1.Reason
+	7,  // 5: tele.record.v1.Stop.kill_at:type_name -> google.protobuf.Timestamp
+	3,  // 6: tele.record.v1.Entry.head:type_name -> tele.record.v1.EventsHead
+	9,  // 7: tele.record.v1.Entry.event:type_name -> tele.v1.Event
+	4,  // 8: tele.record.v1.Entry.told:type_name -> tele.record.v1.Told
+	7,  // 9: tele.record.v1.EventsHead.made_at:type_name -> google.protobuf.Timestamp
+	4,  // 10: tele.record.v1.EventsHead.told:type_name -> tele.record.v1.Told
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_tele_record_v1_record_proto_init() }
