@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -104,6 +106,45 @@ func TestStartOnce(t *testing.T) {
 	}
 	if len(jobs) != 3 || len(keys) != 6 || len(keys[0]) < 26 || len(keys[0]) > 64 {
 		t.Errorf("keys %q, %d jobs", keys, len(jobs))
+	}
+}
+
+// TestCommandSecrets: the secrets of a command come with its start, and are no part of what is recorded. One between
+// two tries has not ended for Signal.
+func TestCommandSecrets(t *testing.T) {
+	ca := newAuthority(t)
+	var start *telev1.StartRequest
+	l := listen(t, "tcp", "127.0.0.1:0")
+	serve(t, l, &fake{answer: func(_ context.Context, request any) (any, error) {
+		job := &telev1.Job{Id: "aaaaaaaaaaaa", Status: telev1.JobStatus_JOB_STATUS_SUCCESS}
+		switch r := request.(type) {
+		case *telev1.StartRequest:
+			start = r
+			return &telev1.StartResponse{Job: job}, nil
+		case *telev1.SignalRequest:
+			s, err := status.New(codes.FailedPrecondition, "between").WithDetails(&errdetails.ErrorInfo{Reason: "BETWEEN_TRIES"})
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.Err()
+		}
+		return &telev1.WaitResponse{Job: job}, nil
+	}}, ca.server(t, ca))
+	c := dial(t, ca.options(t, ca, l.Addr().String()))
+	cmd := c.CommandContext(within(t), "true")
+	cmd.Secrets = map[string][]byte{"token": []byte("known")}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Signal(syscall.SIGUSR1); errors.Is(err, os.ErrProcessDone) || status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("signal: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(start.Secrets) != 1 || start.Secrets[0].Name != "token" || string(start.Secrets[0].Data) != "known" ||
+		strings.Contains(start.Spec.String(), "known") {
+		t.Errorf("got %v", start)
 	}
 }
 

@@ -64,11 +64,18 @@ func (j *Job) Diff() (*telev1.DiffResponse, error) {
 }
 
 // openUpper opens what the job changes, from when it runs.
-func (j *Job) openUpper() (err error) {
-	if j.overlay {
-		j.upper, err = j.init.Upper()
+func (j *Job) openUpper() error {
+	if !j.overlay {
+		return nil
 	}
-	return err
+	upper, err := j.init.Upper()
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.upper = upper
+	return nil
 }
 
 // closeUpper lets go of it.
