@@ -195,7 +195,7 @@ func TestRestartAcrossServers(t *testing.T) {
 		t.Errorf("got %v", job)
 	}
 	table.Stop() // also what waits
-	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || !strings.Contains(job.Message, "shut down") {
+	if job := j.Snapshot(); job.Reason != telev1.Reason_REASON_STOPPED || !strings.Contains(job.Message, "shut down") {
 		t.Errorf("got %v", job)
 	}
 }
