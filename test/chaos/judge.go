@@ -64,6 +64,7 @@ func (l *life) judge(job *telev1.Job) {
 		return
 	}
 	w.figures.add("bytes compared", int64(len(a.all)))
+	l.judgeEvents(job)
 	if job.StdoutBytes != uint64(len(a.parts[1])) || job.StderrBytes != uint64(len(a.parts[2])) {
 		l.wrong("the record says %d and %d bytes, there are %d and %d", job.StdoutBytes, job.StderrBytes, len(a.parts[1]), len(a.parts[2]))
 	}
