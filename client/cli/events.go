@@ -21,7 +21,7 @@ type Events struct {
 	Follow bool     `short:"f" help:"Show what happens from now on, or from --since or --after, until interrupted. Without it: what is kept."`
 	Since  string   `help:"Only what happened since then: so long ago, like 10m, or at a time, like 14:30, 2026-05-31 or what -o json shows." placeholder:"TIME"`
 	After  string   `help:"Only what happened after the event that has this cursor in -o json." placeholder:"CURSOR"`
-	Kind   []string `help:"Only these: started, paused, resumed, updated, stopping, ended, output_removed, removed." enum:"started,paused,resumed,updated,stopping,ended,output_removed,removed" placeholder:"KIND"`
+	Kind   []string `help:"Only these: started, paused, resumed, updated, stopping, ended, restarting, output_removed, removed." enum:"started,paused,resumed,updated,stopping,ended,restarting,output_removed,removed" placeholder:"KIND"`
 	Label  []string `short:"l" help:"Only of jobs with this label, K=V, or K for any value; may be repeated, then with all." placeholder:"K[=V]" sep:"none"`
 	Output string   `short:"o" help:"text, or json: an object a line." enum:"text,json" default:"text"`
 	Format string   `help:"A line for each event, by a template as in tele ps, over the names of -o json, like '{{.job.job_id}} {{.kind}}'." placeholder:"TEMPLATE"`
