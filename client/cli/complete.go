@@ -282,7 +282,7 @@ func contextCandidates() []candidate {
 // statusesFor are of the jobs that a command is for; none means all.
 func statusesFor(command string) []telev1.JobStatus {
 	switch command {
-	case "attach", "exec", "kill", "pause", "resume", "set", "stop":
+	case "attach", "cp", "exec", "kill", "pause", "resume", "set", "stop":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUBMITTED, telev1.JobStatus_JOB_STATUS_RUNNING}
 	case "rm":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUCCESS, telev1.JobStatus_JOB_STATUS_FAILED,

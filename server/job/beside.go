@@ -45,7 +45,7 @@ type besides struct {
 
 // Beside begins a command, of which spec has Command, Env, Cwd, Stdin and Terminal, and returns when it runs.
 // The caller closes what it gets.
-func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err error) {
+func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
@@ -53,6 +53,10 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	if err != nil {
 		return nil, err
 	}
+	return j.runBeside(ctx, s)
+}
+
+func (j *Job) runBeside(ctx context.Context, s initproc.Spec) (_ *Beside, err error) {
 	plan, err := initproc.NewBesidePlan(s)
 	if err != nil {
 		return nil, bad("spec.command", "%v", err)

@@ -16,7 +16,7 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED or STOPPING
+//                        PAUSED, STOPPING or FILES_FAILED
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -303,6 +303,59 @@ func (SignalTarget) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
+// FileDirection is which way files go.
+type FileDirection int32
+
+const (
+	// Refused.
+	FileDirection_FILE_DIRECTION_UNSPECIFIED FileDirection = 0
+	// Into the job.
+	FileDirection_FILE_DIRECTION_IN FileDirection = 1
+	// Out of the job.
+	FileDirection_FILE_DIRECTION_OUT FileDirection = 2
+)
+
+// Enum value maps for FileDirection.
+var (
+	FileDirection_name = map[int32]string{
+		0: "FILE_DIRECTION_UNSPECIFIED",
+		1: "FILE_DIRECTION_IN",
+		2: "FILE_DIRECTION_OUT",
+	}
+	FileDirection_value = map[string]int32{
+		"FILE_DIRECTION_UNSPECIFIED": 0,
+		"FILE_DIRECTION_IN":          1,
+		"FILE_DIRECTION_OUT":         2,
+	}
+)
+
+func (x FileDirection) Enum() *FileDirection {
+	p := new(FileDirection)
+	*p = x
+	return p
+}
+
+func (x FileDirection) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileDirection) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+}
+
+func (FileDirection) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[4]
+}
+
+func (x FileDirection) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileDirection.Descriptor instead.
+func (FileDirection) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+}
+
 // OutputStream is one of a job's output streams.
 type OutputStream int32
 
@@ -340,11 +393,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[4]
+	return &file_tele_v1_tele_proto_enumTypes[5]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -353,7 +406,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 // OutputEvent is what can happen to output.
@@ -389,11 +442,11 @@ func (x OutputEvent) String() string {
 }
 
 func (OutputEvent) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
 }
 
 func (OutputEvent) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[5]
+	return &file_tele_v1_tele_proto_enumTypes[6]
 }
 
 func (x OutputEvent) Number() protoreflect.EnumNumber {
@@ -402,7 +455,7 @@ func (x OutputEvent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputEvent.Descriptor instead.
 func (OutputEvent) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 // ChangeKind is what can happen to a file.
@@ -447,11 +500,11 @@ func (x ChangeKind) String() string {
 }
 
 func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[7].Descriptor()
 }
 
 func (ChangeKind) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[6]
+	return &file_tele_v1_tele_proto_enumTypes[7]
 }
 
 func (x ChangeKind) Number() protoreflect.EnumNumber {
@@ -460,7 +513,7 @@ func (x ChangeKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeKind.Descriptor instead.
 func (ChangeKind) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 // JobSpec is what the submitter asks for.
@@ -2870,7 +2923,9 @@ type ExecStart struct {
 	// It has an input; else it reads nothing, from /dev/null.
 	Stdin bool `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	// It has a terminal of this size.
-	Terminal      *TerminalSize `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Terminal *TerminalSize `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// Copy files instead; then all of the above but job_id is empty.
+	Files         *FileTransfer `protobuf:"bytes,20,opt,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2947,6 +3002,88 @@ func (x *ExecStart) GetTerminal() *TerminalSize {
 	return nil
 }
 
+func (x *ExecStart) GetFiles() *FileTransfer {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// FileTransfer is files that go into a job, or come out of it, as a tar stream
+// in the pax format: they go in as input, and come out as standard output. They
+// are read and written in the job's sandbox, as its user, and within its limits.
+// When that fails the stream ends with FAILED_PRECONDITION, reason FILES_FAILED.
+// Standard error has warnings, a line each, and comes last. A stream without
+// the two blocks of zeros that end it was cut off. Who takes it from a job must
+// not trust what is in it.
+type FileTransfer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which way.
+	Direction FileDirection `protobuf:"varint,1,opt,name=direction,proto3,enum=tele.v1.FileDirection" json:"direction,omitempty"`
+	// What to read, or where to write, as the job sees it; relative to the
+	// directory that its command started in. At most 4,095 bytes.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// For files that go in. Set, path is to be a copy of the one thing that the
+	// stream has, a file or a directory with all that is in it, or when path is a
+	// directory, that copy gets this name in it: as cp(1) has it. At most 255
+	// bytes, no slash, not "." or "..". Empty, everything goes into the directory
+	// path by the name that it has in the stream.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileTransfer) Reset() {
+	*x = FileTransfer{}
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileTransfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileTransfer) ProtoMessage() {}
+
+func (x *FileTransfer) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileTransfer.ProtoReflect.Descriptor instead.
+func (*FileTransfer) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *FileTransfer) GetDirection() FileDirection {
+	if x != nil {
+		return x.Direction
+	}
+	return FileDirection_FILE_DIRECTION_UNSPECIFIED
+}
+
+func (x *FileTransfer) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileTransfer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ExecResponse is output of a command in a job, or its end; the first one is
 // empty: it runs.
 type ExecResponse struct {
@@ -2967,7 +3104,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3116,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3129,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3036,7 +3173,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3185,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3198,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3089,7 +3226,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3238,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3251,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3135,7 +3272,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3284,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3297,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3199,7 +3336,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3348,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3361,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3299,7 +3436,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3448,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3461,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -3380,7 +3517,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3392,7 +3529,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3405,7 +3542,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -3426,7 +3563,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3575,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3588,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -3472,7 +3609,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3621,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3634,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -3520,7 +3657,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3669,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3682,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -3573,7 +3710,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3722,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3735,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -3623,7 +3760,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3772,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3785,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -3685,7 +3822,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3834,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3847,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3736,7 +3873,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3748,7 +3885,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3761,7 +3898,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -3782,7 +3919,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3931,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3944,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -3859,7 +3996,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +4008,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +4021,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Timing) GetJobId() string {
@@ -3935,7 +4072,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4084,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4097,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Mark) GetStep() string {
@@ -4186,17 +4323,22 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12)\n" +
 	"\x04size\x18\x04 \x01(\v2\x15.tele.v1.TerminalSizeR\x04size\x12\x16\n" +
-	"\x06signal\x18\x05 \x01(\tR\x06signal\"\xfe\x01\n" +
+	"\x06signal\x18\x05 \x01(\tR\x06signal\"\xab\x02\n" +
 	"\tExecStart\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12-\n" +
 	"\x03env\x18\x03 \x03(\v2\x1b.tele.v1.ExecStart.EnvEntryR\x03env\x12\x10\n" +
 	"\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x121\n" +
-	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
+	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x12+\n" +
+	"\x05files\x18\x14 \x01(\v2\x15.tele.v1.FileTransferR\x05files\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
+	"\fFileTransfer\x124\n" +
+	"\tdirection\x18\x01 \x01(\x0e2\x16.tele.v1.FileDirectionR\tdirection\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x94\x01\n" +
 	"\fExecResponse\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12%\n" +
@@ -4291,7 +4433,11 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x19SIGNAL_TARGET_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SIGNAL_TARGET_GROUP\x10\x01\x12\x19\n" +
 	"\x15SIGNAL_TARGET_COMMAND\x10\x02\x12\x15\n" +
-	"\x11SIGNAL_TARGET_ALL\x10\x03*a\n" +
+	"\x11SIGNAL_TARGET_ALL\x10\x03*^\n" +
+	"\rFileDirection\x12\x1e\n" +
+	"\x1aFILE_DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FILE_DIRECTION_IN\x10\x01\x12\x16\n" +
+	"\x12FILE_DIRECTION_OUT\x10\x02*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -4338,166 +4484,170 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
 	(SignalTarget)(0),             // 3: tele.v1.SignalTarget
-	(OutputStream)(0),             // 4: tele.v1.OutputStream
-	(OutputEvent)(0),              // 5: tele.v1.OutputEvent
-	(ChangeKind)(0),               // 6: tele.v1.ChangeKind
-	(*JobSpec)(nil),               // 7: tele.v1.JobSpec
-	(*TerminalSize)(nil),          // 8: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 9: tele.v1.Mount
-	(*Limits)(nil),                // 10: tele.v1.Limits
-	(*LimitStatus)(nil),           // 11: tele.v1.LimitStatus
-	(*Job)(nil),                   // 12: tele.v1.Job
-	(*RefusedCall)(nil),           // 13: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 14: tele.v1.Usage
-	(*StartRequest)(nil),          // 15: tele.v1.StartRequest
-	(*StartResponse)(nil),         // 16: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 17: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 18: tele.v1.GetResponse
-	(*Cause)(nil),                 // 19: tele.v1.Cause
-	(*ListRequest)(nil),           // 20: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 21: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 22: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 23: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 24: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 25: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 26: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 27: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 28: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 29: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 30: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 31: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 32: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 33: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 34: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 35: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 36: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 37: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 38: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 39: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 40: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 41: tele.v1.WaitResponse
-	(*StreamOutputRequest)(nil),   // 42: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 43: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 44: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 45: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 46: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 47: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 48: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 49: tele.v1.DiffResponse
-	(*Change)(nil),                // 50: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 51: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 52: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 53: tele.v1.Timing
-	(*Mark)(nil),                  // 54: tele.v1.Mark
-	nil,                           // 55: tele.v1.JobSpec.EnvEntry
-	nil,                           // 56: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 57: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(FileDirection)(0),            // 4: tele.v1.FileDirection
+	(OutputStream)(0),             // 5: tele.v1.OutputStream
+	(OutputEvent)(0),              // 6: tele.v1.OutputEvent
+	(ChangeKind)(0),               // 7: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 8: tele.v1.JobSpec
+	(*TerminalSize)(nil),          // 9: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 10: tele.v1.Mount
+	(*Limits)(nil),                // 11: tele.v1.Limits
+	(*LimitStatus)(nil),           // 12: tele.v1.LimitStatus
+	(*Job)(nil),                   // 13: tele.v1.Job
+	(*RefusedCall)(nil),           // 14: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 15: tele.v1.Usage
+	(*StartRequest)(nil),          // 16: tele.v1.StartRequest
+	(*StartResponse)(nil),         // 17: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 18: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 19: tele.v1.GetResponse
+	(*Cause)(nil),                 // 20: tele.v1.Cause
+	(*ListRequest)(nil),           // 21: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 22: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 23: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 24: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 25: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 26: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 27: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 28: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 29: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 30: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 31: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 32: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 33: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 34: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 35: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 36: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 37: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 38: tele.v1.ExecStart
+	(*FileTransfer)(nil),          // 39: tele.v1.FileTransfer
+	(*ExecResponse)(nil),          // 40: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 41: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 42: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 43: tele.v1.WaitResponse
+	(*StreamOutputRequest)(nil),   // 44: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 45: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 46: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 47: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 48: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 49: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 50: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 51: tele.v1.DiffResponse
+	(*Change)(nil),                // 52: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 53: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 54: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 55: tele.v1.Timing
+	(*Mark)(nil),                  // 56: tele.v1.Mark
+	nil,                           // 57: tele.v1.JobSpec.EnvEntry
+	nil,                           // 58: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 59: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 60: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	55, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	10, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	58, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	57, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	11, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	60, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	9,  // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	8,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	56, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	58, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	7,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	10, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	9,  // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	58, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	60, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	8,  // 8: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 9: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 10: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	59, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	59, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	59, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	11, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	14, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	13, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	58, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	7,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	12, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	12, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	19, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	61, // 11: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	61, // 12: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	61, // 13: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	12, // 14: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	15, // 15: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	14, // 16: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	60, // 17: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	8,  // 18: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	13, // 19: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	13, // 20: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	20, // 21: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 22: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	58, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	12, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	58, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	12, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	60, // 23: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	13, // 24: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	60, // 25: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	13, // 26: tele.v1.StopResponse.job:type_name -> tele.v1.Job
 	3,  // 27: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	12, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	12, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	12, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	10, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	58, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	8,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	37, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	8,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	57, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	8,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	4,  // 39: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	39, // 40: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	12, // 41: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	4,  // 42: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	59, // 43: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 44: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	59, // 45: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	12, // 46: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	5,  // 47: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	12, // 48: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	58, // 49: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	50, // 50: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	6,  // 51: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	53, // 52: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	59, // 53: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	54, // 54: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	58, // 55: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	15, // 56: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	17, // 57: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	20, // 58: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	22, // 59: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	24, // 60: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	26, // 61: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	28, // 62: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	30, // 63: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	32, // 64: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	34, // 65: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	36, // 66: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	40, // 67: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	42, // 68: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	44, // 69: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	46, // 70: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	48, // 71: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	51, // 72: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	16, // 73: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	18, // 74: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	21, // 75: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	23, // 76: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	25, // 77: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	27, // 78: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	29, // 79: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	31, // 80: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	33, // 81: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	35, // 82: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	38, // 83: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	41, // 84: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	43, // 85: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	45, // 86: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	47, // 87: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	49, // 88: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	52, // 89: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	73, // [73:90] is the sub-list for method output_type
-	56, // [56:73] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	13, // 28: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	13, // 29: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	13, // 30: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	11, // 31: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	60, // 32: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	13, // 33: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	9,  // 34: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	38, // 35: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	9,  // 36: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	59, // 37: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	9,  // 38: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	39, // 39: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
+	4,  // 40: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
+	5,  // 41: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	41, // 42: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	13, // 43: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	5,  // 44: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	61, // 45: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 46: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	61, // 47: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	13, // 48: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	6,  // 49: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	13, // 50: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	60, // 51: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	52, // 52: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	7,  // 53: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	55, // 54: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	61, // 55: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	56, // 56: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	60, // 57: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	16, // 58: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	18, // 59: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	21, // 60: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	23, // 61: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	25, // 62: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	27, // 63: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	29, // 64: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	31, // 65: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	33, // 66: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	35, // 67: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	37, // 68: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	42, // 69: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	44, // 70: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	46, // 71: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	48, // 72: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	50, // 73: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	53, // 74: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	17, // 75: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	19, // 76: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	22, // 77: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	24, // 78: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	26, // 79: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	28, // 80: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	30, // 81: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	32, // 82: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	34, // 83: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	36, // 84: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	40, // 85: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	43, // 86: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	45, // 87: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	47, // 88: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	49, // 89: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	51, // 90: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	54, // 91: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	75, // [75:92] is the sub-list for method output_type
+	58, // [58:75] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -4507,14 +4657,14 @@ func file_tele_v1_tele_proto_init() {
 	}
 	file_tele_v1_tele_proto_msgTypes[5].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[35].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   51,
+			NumEnums:      8,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -16,7 +16,7 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED or STOPPING
+//                        PAUSED, STOPPING or FILES_FAILED
 //   PERMISSION_DENIED    the caller's role or the server's configuration
 //                        forbids it
 //   RESOURCE_EXHAUSTED   the caller has too many jobs, streams or connections
@@ -125,7 +125,8 @@ type JobServiceClient interface {
 	// it, and the first answer says that it runs; the last answer has its end.
 	// Its output is not kept, and it belongs to this stream: when that breaks, it
 	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
-	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED. It also copies
+	// files into the job and out of it (ExecStart.files).
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
@@ -402,7 +403,8 @@ type JobServiceServer interface {
 	// it, and the first answer says that it runs; the last answer has its end.
 	// Its output is not kept, and it belongs to this stream: when that breaks, it
 	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
-	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED. It also copies
+	// files into the job and out of it (ExecStart.files).
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
