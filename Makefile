@@ -75,7 +75,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzUnmarshal -fuzztime=10s ./proto/codec
 	go test -fuzz=FuzzSpec -fuzztime=10s ./server/job
 	go test -fuzz=FuzzNames -fuzztime=10s ./server/job
-	go test -fuzz=FuzzUnpack -fuzztime=10s ./proto/files
+	go test -fuzz=FuzzUnpack -fuzztime=10s -fuzzminimizetime=10x ./proto/files
 
 lint: tools ## gofmt, vet, staticcheck and buf lint
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt wanted: $$out"; exit 1; }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -189,6 +191,77 @@ func TestSparse(t *testing.T) {
 			}
 		}
 		must(t, f.Close())
+	}
+}
+
+// Several in a directory, with other files between them; what other programs write, too.
+func TestSparseAmongOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	must(t, os.Mkdir(dir, 0o755))
+	for i, name := range []string{"a", "b", "c"} {
+		makeSparse(t, filepath.Join(dir, name), int64(1<<20+i*7), 0, int64(1<<20-3))
+		must(t, os.WriteFile(filepath.Join(dir, name+name), []byte(name), 0o644))
+	}
+	want := tree(t, dir)
+	streams := map[string][]byte{"own": packed(t, dir)}
+	for name, args := range map[string][]string{"1.0": {"--format=posix", "--sparse-version=1.0"}, "0.1": {"--format=posix", "--sparse-version=0.1"}, "gnu": {"--format=gnu"}} {
+		out, err := exec.Command("tar", append(args, "-cSC", filepath.Dir(dir), "dir")...).Output()
+		must(t, err)
+		streams[name] = out
+	}
+	for name, stream := range streams {
+		to := t.TempDir()
+		must(t, Unpack(bytes.NewReader(stream), Place{to, "dir"}, noWarning(t)))
+		got := tree(t, to+"/dir")
+		if name == "gnu" { // it has whole seconds
+			for i := range got {
+				got[i], want[i] = regexp.MustCompile(` [0-9]{19}`).ReplaceAllString(got[i], ""), regexp.MustCompile(` [0-9]{19}`).ReplaceAllString(want[i], "")
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	// And tar reads ours.
+	cmd := exec.Command("tar", "-xC", t.TempDir())
+	cmd.Stdin = bytes.NewReader(streams["own"])
+	to := cmd.Args[2]
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		a, errA := os.ReadFile(filepath.Join(dir, name))
+		b, errB := os.ReadFile(filepath.Join(to, "dir", name))
+		if errA != nil || errB != nil || !bytes.Equal(a, b) {
+			t.Errorf("tar reads another %s: %v, %v", name, errA, errB)
+		}
+	}
+}
+
+// A few bytes that say that there is a file of years are a file at once, or refused.
+func TestHugeHoles(t *testing.T) {
+	records := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") + record("GNU.sparse.name", "t") +
+		record("GNU.sparse.realsize", "8000000000000000000")
+	list := "1\n8000000000000000000\n0\n"
+	_ = Unpack(strings.NewReader(block("p", 0, int64(len(records)), 0, tar.TypeXHeader)+records+padding(len(records))+
+		block("p", 0o644, blockSize, 0, tar.TypeReg)+list+padding(len(list))+strings.Repeat("\x00", 1024)), Place{t.TempDir(), "t"}, noWarning(t))
+	for text, list := range map[string]string{"overlap": "2\n0\n512\n256\n256\n", "beyond": "1\n0\n7000\n", "negative": "1\n-1\n512\n",
+		"none": "x\n", "endless": strings.Repeat("1", 600), "more than there is": "1\n0\n4096\n"} {
+		records := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") + record("GNU.sparse.name", "t") + record("GNU.sparse.realsize", "5000")
+		err := Unpack(strings.NewReader(block("p", 0, int64(len(records)), 0, tar.TypeXHeader)+records+padding(len(records))+
+			block("p", 0o644, 2*blockSize, 0, tar.TypeReg)+list+padding(len(list))+strings.Repeat("\x00", 2048)), Place{t.TempDir(), "t"}, noWarning(t))
+		if !errors.Is(err, errList) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	defer func(was int64) { mostOldSparse = was }(mostOldSparse)
+	mostOldSparse = 1 << 20
+	path := filepath.Join(t.TempDir(), "file")
+	makeSparse(t, path, 2<<20)
+	out, err := exec.Command("tar", "-cS", "--format=gnu", "-C", filepath.Dir(path), "file").Output()
+	must(t, err)
+	if err := Unpack(bytes.NewReader(out), Place{t.TempDir(), "file"}, noWarning(t)); err == nil || !strings.Contains(err.Error(), "old form") {
+		t.Error(err)
 	}
 }
 

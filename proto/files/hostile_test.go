@@ -138,6 +138,7 @@ func TestLinkRace(t *testing.T) {
 }
 
 func FuzzUnpack(f *testing.F) {
+	mostOldSparse = 1 << 20
 	f.Add(stream(f, dir("t"), file("t/a"), symlink("t/l", ".."), hardlink("t/h", "t/a")), "t")
 	f.Add(stream(f, file("../x")), "")
 	f.Add([]byte(block("x", 0o644, 3, 0, tar.TypeReg)+"abc"+padding(3)), "x")
@@ -145,9 +146,6 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte(block("p", 0, int64(len(records)), 0, tar.TypeXHeader)+records+padding(len(records))+
 		block("p", 0o644, 512, 0, tar.TypeReg)+"1\n5000\n0\n"+padding(9)+strings.Repeat("\x00", 1024)), "t")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
-		if bytes.Contains(data, []byte("sparse")) && bytes.Contains(data, []byte("0000000000")) {
-			t.Skip("a file of any size, all of it holes")
-		}
 		outside := t.TempDir()
 		must(t, os.Mkdir(outside+"/place", 0o755))
 		must(t, os.WriteFile(outside+"/victim", []byte("untouched"), 0o640))

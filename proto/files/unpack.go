@@ -27,8 +27,8 @@ func Unpack(r io.Reader, to Place, warn func(string)) (err error) {
 	if err := to.check(); err != nil {
 		return err
 	}
-	counted := &counter{r: bufio.NewReaderSize(r, pieceSize)}
-	u := &unpacker{to: to, stream: counted, tar: tar.NewReader(counted), warn: warn, buf: make([]byte, pieceSize)}
+	stream := &counter{r: bufio.NewReaderSize(r, pieceSize)}
+	u := &unpacker{to: to, stream: stream, tar: tar.NewReader(stream), warn: warn, buf: make([]byte, pieceSize)}
 	defer u.close()
 	if to.Name == "" {
 		if err := u.into(); err != nil {
@@ -51,10 +51,11 @@ type unpacker struct {
 	tar    *tar.Reader
 	warn   func(string)
 	buf    []byte
-	root   *os.Root // what nothing is written outside of
-	where  string   // its path, for errors
-	top    string   // with Place.Name, what the one thing is called in the stream
-	base   string   // and its name in root; empty when it is a directory, which then is root
+	root   *os.Root    // what nothing is written outside of
+	where  string      // its path, for errors
+	holes  *sparseFile // the member that is made, when it is one
+	top    string      // with Place.Name, what the one thing is called in the stream
+	base   string      // and its name in root; empty when it is a directory, which then is root
 	made   []directory
 }
 
@@ -67,13 +68,15 @@ type directory struct {
 
 // A counter counts what is read, and looks whether it ended in zeros.
 type counter struct {
-	r    io.Reader
-	n    int64
-	last [2 * blockSize]byte
+	r     *bufio.Reader
+	total int64
+	n     int64
+	last  [2 * blockSize]byte
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
+	c.total += int64(n)
 	c.n += int64(n)
 	if n >= len(c.last) {
 		copy(c.last[:], p[n-len(c.last):n])
@@ -83,6 +86,9 @@ func (c *counter) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// padding is how much is left of a block.
+func (c *counter) padding() int64 { return -c.total & (blockSize - 1) }
 
 // ended tells whether two blocks of zeros were read since n was 0: archive/tar takes a stream that was cut
 // off between two files for one that has ended.
@@ -111,7 +117,7 @@ func (u *unpacker) close() {
 func (u *unpacker) all() error {
 	for {
 		u.stream.n = 0
-		h, err := u.tar.Next()
+		h, err := u.next()
 		switch {
 		case err == io.EOF && u.stream.ended():
 			return u.rest()
@@ -121,10 +127,44 @@ func (u *unpacker) all() error {
 		if err := u.member(h); err != nil {
 			return err
 		}
-		if _, err := io.Copy(io.Discard, u.tar); err != nil { // what was left out
+		if _, err := io.Copy(io.Discard, u.content()); err != nil { // what was left out
 			return u.cut(err)
 		}
 	}
+}
+
+// next is the next member, by archive/tar but for one with holes.
+func (u *unpacker) next() (*tar.Header, error) {
+	if u.holes != nil {
+		// A reader has nothing from one member that it needs for the next, but its padding.
+		_, _ = io.CopyN(io.Discard, u.stream, u.stream.padding()) // who reads on finds the end
+		u.holes, u.tar = nil, tar.NewReader(u.stream)
+	}
+	h, holes, err := nextSparse(u.stream)
+	if h != nil || err != nil {
+		u.holes = holes
+		return h, err
+	}
+	if h, err = u.tar.Next(); err != nil {
+		return nil, err
+	}
+	if _, old := h.PAXRecords["GNU.sparse.realsize"]; old || h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.size"] != "" {
+		if h.Size > mostOldSparse { // of which archive/tar makes all the zeros
+			return nil, fmt.Errorf("%s has holes in an old form, which is read up to 64G; have it written by tar --sparse-version=1.0 --format=posix",
+				show(h.Name))
+		}
+	}
+	return h, nil
+}
+
+var mostOldSparse int64 = 64 << 30 // a test lowers it
+
+// content is what there is of the member's content in the stream.
+func (u *unpacker) content() io.Reader {
+	if u.holes != nil {
+		return &u.holes.content
+	}
+	return u.tar
 }
 
 // maxRest is how much may come behind the end: tar(1) fills its last record.
@@ -314,7 +354,7 @@ func (u *unpacker) file(temporary, name string, h *tar.Header) error {
 		return err
 	}
 	defer f.Close()
-	if err := u.content(f, h.Size); err != nil {
+	if err := u.fill(f, h.Size); err != nil {
 		return err
 	}
 	if err := f.Chmod(permissions(h)); err != nil {
@@ -329,17 +369,23 @@ func (u *unpacker) file(temporary, name string, h *tar.Header) error {
 // page is what a hole is made of.
 const page = 4096
 
-// content writes the file. Pages of zeros are left out, and are holes.
-func (u *unpacker) content(f *os.File, size int64) error {
-	for at := int64(0); at < size; {
-		n, err := io.ReadFull(u.tar, u.buf[:min(int64(len(u.buf)), size-at)])
-		if err != nil {
-			return u.cut(err)
+// fill writes the file. Pages of zeros are left out, and are holes.
+func (u *unpacker) fill(f *os.File, size int64) error {
+	data := []extent{{0, size}}
+	if u.holes != nil {
+		data = u.holes.data
+	}
+	for _, part := range data {
+		for at, end := part.offset, part.offset+part.size; at < end; {
+			n, err := io.ReadFull(u.content(), u.buf[:min(int64(len(u.buf)), end-at)])
+			if err != nil {
+				return u.cut(err)
+			}
+			if err := writeData(f, u.buf[:n], at); err != nil {
+				return err
+			}
+			at += int64(n)
 		}
-		if err := writeData(f, u.buf[:n], at); err != nil {
-			return err
-		}
-		at += int64(n)
 	}
 	return f.Truncate(size)
 }
