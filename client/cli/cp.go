@@ -106,8 +106,6 @@ type transfer struct {
 	warnings []string
 }
 
-func (t *transfer) warn(text string) { t.warnings = append(t.warnings, text) }
-
 // tell tells what was left out, once nothing else is shown.
 func (t *transfer) tell() {
 	if t.quiet {
