@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/telerun/tele/client/cli"
 	"github.com/telerun/tele/initproc"
+	"github.com/telerun/tele/proto/files"
 	"github.com/telerun/tele/server"
 	"github.com/telerun/tele/server/access"
 	"github.com/telerun/tele/server/doctor"
@@ -82,6 +83,8 @@ func run(args []string) int {
 	switch command, isLink := strings.CutPrefix(name, "tele-"); {
 	case name == doctor.ProbeName:
 		return doctor.Probe(args)
+	case name == files.AgentName:
+		return files.Agent(args)
 	case name == "telerun":
 		grammar = &cli.Telerun{}
 	case name == "teleworker":

@@ -17,9 +17,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/telerun/tele/proto/files"
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == files.AgentName { // in a job of a script's server
+		os.Exit(run(os.Args))
+	}
 	commands := map[string]func(){}
 	for _, name := range []string{"tele", "telerun", "teleworker", "tele-run", "tele-status", "tele-logs", "tele-probe"} {
 		commands[name] = func() { os.Exit(run(append([]string{name}, os.Args[1:]...))) }

@@ -27,6 +27,7 @@ type Exec struct {
 	sending sync.Mutex
 	ended   bool // nothing can be sent any more
 
+	lost  string      // what a lost connection means
 	taken chan uint64 // how much of the input the server has passed on; the newest
 }
 
@@ -41,7 +42,8 @@ func (c *Client) Exec(ctx context.Context, start *telev1.ExecStart, o ExecOption
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := c.jobs.Exec(ctx)
 	if err == nil {
-		first := &telev1.ExecStart{JobId: id, Command: start.Command, Env: start.Env, Cwd: start.Cwd, Stdin: o.Stdin != nil, Terminal: start.Terminal}
+		first := &telev1.ExecStart{JobId: id, Command: start.Command, Env: start.Env, Cwd: start.Cwd, Terminal: start.Terminal,
+			Stdin: o.Stdin != nil && start.Files == nil, Files: start.Files}
 		_ = stream.Send(&telev1.ExecRequest{Start: first}) // Recv says why not
 		_, err = stream.Recv()
 	}
@@ -49,7 +51,11 @@ func (c *Client) Exec(ctx context.Context, start *telev1.ExecStart, o ExecOption
 		cancel()
 		return nil, err
 	}
-	e := &Exec{stream: stream, cancel: cancel, out: [2]io.Writer{o.Stdout, o.Stderr}, taken: make(chan uint64, 1)}
+	e := &Exec{stream: stream, cancel: cancel, out: [2]io.Writer{o.Stdout, o.Stderr}, taken: make(chan uint64, 1),
+		lost: "the command is ended, for its output is not kept; the job goes on"}
+	if start.Files != nil {
+		e.lost = "the copy ended with it, and left no part of a file; try again"
+	}
 	if o.Stdin != nil {
 		go e.feed(ctx, o.Stdin)
 	}
@@ -107,7 +113,7 @@ func (e *Exec) Wait() (*telev1.ExecExit, error) {
 		case err == io.EOF:
 			return nil, status.Error(codes.Unavailable, "the server ended the command's stream")
 		case err != nil && status.Code(err) == codes.Unavailable:
-			return nil, fmt.Errorf("%w (the command is ended, for its output is not kept; the job goes on)", err)
+			return nil, fmt.Errorf("%w (%s)", err, e.lost)
 		case err != nil:
 			return nil, err
 		case r.Exit != nil:

@@ -27,6 +27,8 @@ import (
 // process says so itself, through a pipe that execve(2) closes; nobody but the server waits for it, since
 // others of the job can stop it. Its pipes and its terminal are the server's own: unlike the main
 // command, one beside it is not there for the next server.
+//
+// It may be this program itself (Spec.Agent), in the copy that nobody can write to (exe.go).
 
 // maxBeside is how many commands may run beside the main one.
 const maxBeside = 16
@@ -125,7 +127,7 @@ func NewBesidePlan(s Spec) (*Plan, error) {
 func besidePlan(s Spec, h host) (*Plan, error) {
 	s.SeccompListener = false // there is one listener, and it is the main command's
 	var b builder
-	fds := besideFiles(&b, s)
+	fds, exe := besideFiles(&b, s)
 	bornToGo(&b)
 	fork := forkCommand(&b, s)
 	newSession(&b)
@@ -151,7 +153,11 @@ func besidePlan(s Spec, h host) (*Plan, error) {
 			b.step("take input and output", unix.SYS_DUP3, fd, number(to), number(0))
 		}
 	}
-	execute(&b, s)
+	if s.Agent {
+		executeFile(&b, s, exe)
+	} else {
+		execute(&b, s)
+	}
 	endCommand(&b, fork)
 	toStay(&b, s)
 	b.step("report that the command runs", opReport)
@@ -163,13 +169,13 @@ func besidePlan(s Spec, h host) (*Plan, error) {
 	return &Plan{parts: [][]byte{blob}}, nil
 }
 
-// besideFiles are what becomes 0, 1 and 2; none for init's own 0, /dev/null. They came with the plan, behind
-// the plan itself.
-func besideFiles(b *builder, s Spec) (fds [3]arg) {
+// besideFiles are what becomes 0, 1 and 2; none for init's own 0, /dev/null; and with Agent the program. They
+// came with the plan, behind the plan itself.
+func besideFiles(b *builder, s Spec) (fds [3]arg, exe arg) {
 	if s.Terminal != nil {
 		master, slave := makeTerminal(b, s)
 		b.keep("keep the terminal's other side for the server", master, fdBesideMaster)
-		return [3]arg{slave, slave, slave}
+		return [3]arg{slave, slave, slave}, number(fdStatus + 1)
 	}
 	next := fdStatus + 1
 	for i := range fds {
@@ -178,7 +184,7 @@ func besideFiles(b *builder, s Spec) (fds [3]arg) {
 			next++
 		}
 	}
-	return fds
+	return fds, number(next)
 }
 
 // RunBeside begins a command beside the main one. What becomes of it, the init's Heard is told, with token.
@@ -195,8 +201,17 @@ func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
 		return nil, err
 	}
 	defer blob.Close()
+	files := append([]*os.File{blob}, beside.files...)
+	if s.Agent {
+		exe, err := sealedExe()
+		if err != nil {
+			beside.Close()
+			return nil, err
+		}
+		files = append(files, exe)
+	}
 	m := message{kind: msgPlan, value: uint32(len(plan.parts[0])), userUsec: token}
-	if err := i.send(m, append([]*os.File{blob}, beside.files...)...); err != nil {
+	if err := i.send(m, files...); err != nil {
 		beside.Close()
 		return nil, err
 	}

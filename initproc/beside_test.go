@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -185,11 +186,38 @@ func TestBesideFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := hearNews(started)
-	s.Command = []string{"true"}
 	var step *StepError
 	if _, _, err := beside(t, i, s, "no-such-program"); !errors.As(err, &step) || !step.NotFound() {
 		t.Errorf("%v", err)
 	}
+	s.Command = []string{"true"}
+	besideStepsFail(t, i, s)
+	s.Command, s.Agent, s.Stdin = []string{testAgent}, true, true
+	besideStepsFail(t, i, s)
+	s.Agent, s.Stdin = false, false
+	if _, e, err := beside(t, i, s, "sh", "-c", "exit 77"); err != nil || !e.Forked {
+		t.Fatal(err)
+	}
+	for ended := false; !ended || len(i.running) > 0; { // also those whose plans went wrong once they were forked
+		ended = i.next(t).Status.ExitStatus() == 77 || ended
+	}
+	for range maxBeside {
+		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Forked {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := beside(t, i, s, "true"); err != ErrBesides {
+		t.Error(err)
+	}
+	if _, err := i.Exit(); err != ErrRunning {
+		t.Errorf("the main command: %v", err)
+	}
+}
+
+// besideStepsFail makes each step of a command's plan fail.
+func besideStepsFail(t *testing.T, i *news, s Spec) {
+	t.Helper()
+	var step *StepError
 	plan, err := NewBesidePlan(s)
 	if err != nil {
 		t.Fatal(err)
@@ -216,18 +244,43 @@ func TestBesideFails(t *testing.T) {
 		}
 		b.Close()
 	}
-	for _, e, _ := beside(t, i, s, "sh", "-c", "exit 77"); e.Status.ExitStatus() != 77 || len(i.running) > 0; {
-		e = i.next(t)
+}
+
+// testAgent is argv[0] of this test's own program as an agent.
+const testAgent = "test-agent"
+
+// This program runs in the sandbox, whatever is there, and nobody can write to it.
+func TestAgent(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	started, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for range maxBeside {
-		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Forked {
-			t.Fatal(err)
+	i := hearNews(started)
+	had := descriptors(t, i.Pid)
+	s.Agent, s.Stdin, s.Env = true, true, []string{"ONLY=this"}
+	b, e, err := beside(t, i, s, testAgent, "argument")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all(t, b.Stdout); got != "[argument] [ONLY=this]\n" {
+		t.Errorf("got %q, %q", got, all(t, b.Stderr))
+	}
+	if end := i.next(t); end.Pid != e.Pid || end.Status.ExitStatus() != 7 {
+		t.Errorf("%+v", end)
+	}
+	if has := descriptors(t, i.Pid); !slices.Equal(has, had) {
+		t.Errorf("init had %v and has %v", had, has)
+	}
+	exe, err := sealedExe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), os.O_RDWR, 0); err == nil {
+		if _, err := f.Write([]byte("x")); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("what agents execute can be written to: %v", err)
 		}
-	}
-	if _, _, err := beside(t, i, s, "true"); err != ErrBesides {
-		t.Error(err)
-	}
-	if _, err := i.Exit(); err != ErrRunning {
-		t.Errorf("the main command: %v", err)
+		_ = f.Close()
 	}
 }

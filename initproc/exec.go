@@ -51,6 +51,12 @@ func closeOnExec(b *builder) {
 		number(unix.CLOSE_RANGE_CLOEXEC|unix.CLOSE_RANGE_UNSHARE))
 }
 
+// executeFile executes an open file, execveat(2). It is no script, so its descriptor may be closed by that.
+func executeFile(b *builder, s Spec, fd arg) {
+	b.step("execute the program that came with the plan", unix.SYS_EXECVEAT, fd, b.string(""), b.strings(s.Command),
+		b.strings(s.Env), number(unix.AT_EMPTY_PATH))
+}
+
 const nameExecute = "execute the command"
 
 // execute looks for the program as execvp(3) does, one step for each directory of PATH, in the

@@ -203,6 +203,7 @@ var signatures = map[uint32]signature{
 	unix.SYS_SECCOMP:        {"seccomp", "SNF"},
 	unix.SYS_CLOSE_RANGE:    {"close_range", "ddC"},
 	unix.SYS_EXECVE:         {"execve", "svv"},
+	unix.SYS_EXECVEAT:       {"execveat", "fsvvT"},
 	opFork:                  {"fork", "dc"},
 	opFail:                  {"fail", "e"},
 	opReport:                {"report", ""},

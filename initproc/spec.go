@@ -45,6 +45,9 @@ type Spec struct {
 	Stdin bool
 	// Terminal gives the command a terminal of that size as its standard input, output and error.
 	Terminal *Size
+	// Agent makes Command, of a command beside the main one, the arguments of this program, which comes with the
+	// plan: it is executed whatever the sandbox's root has.
+	Agent bool
 	// Merge gives the command the pipe of its standard output for its standard error as well.
 	Merge bool
 	// SeccompListener makes a listener for the filter's notifications; see Init.Listen.

@@ -25,6 +25,7 @@ func toStatus(err error) error {
 	var limit *job.LimitError
 	var change *cgroup.ChangeError
 	var name *job.NameError
+	var files *job.FilesError
 	switch {
 	case err == nil:
 		return nil
@@ -34,6 +35,8 @@ func toStatus(err error) error {
 	case errors.As(err, &step):
 		return detailed(codes.FailedPrecondition, fmt.Sprintf("the sandbox could not be made, step %d: %v", step.Step, step),
 			info("SANDBOX_FAILED"))
+	case errors.As(err, &files):
+		return detailed(codes.FailedPrecondition, err.Error(), info("FILES_FAILED"))
 	case errors.As(err, &limit):
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
 	case errors.As(err, &name):

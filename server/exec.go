@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 type execStream = grpc.BidiStreamingServer[telev1.ExecRequest, telev1.ExecResponse]
@@ -31,7 +32,11 @@ func (s *service) Exec(stream execStream) error {
 	if start == nil {
 		return toStatus(&job.BadRequest{Field: "start", Why: "is missing: the first message says what to run"})
 	}
-	j, err := s.controlled(ctx, start.JobId, "run commands in it")
+	what := "run commands in it"
+	if start.Files != nil {
+		what = "copy its files"
+	}
+	j, err := s.controlled(ctx, start.JobId, what)
 	if err != nil {
 		return err
 	}
@@ -40,13 +45,15 @@ func (s *service) Exec(stream execStream) error {
 		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
 	}
 	defer leave()
-	spec := &telev1.JobSpec{Command: start.Command, Env: start.Env, Cwd: start.Cwd, Stdin: start.Stdin, Terminal: start.Terminal}
-	b, err := j.Beside(ctx, spec)
+	b, err := begin(ctx, j, start)
 	if err != nil {
-		return toStatusOfStart(err, spec)
+		return err
 	}
 	e := &execution{Beside: b, stream: stream, output: make(chan *telev1.ExecResponse),
 		input: inbox{news: make(chan struct{}, 1)}}
+	if start.Files != nil {
+		e.said = &said{}
+	}
 	err = e.run(ctx)
 	select {
 	case <-b.Done():
@@ -59,13 +66,41 @@ func (s *service) Exec(stream execStream) error {
 	return err
 }
 
+// begin begins what start says.
+func begin(ctx context.Context, j *job.Job, start *telev1.ExecStart) (*job.Beside, error) {
+	spec := &telev1.JobSpec{Command: start.Command, Env: start.Env, Cwd: start.Cwd, Stdin: start.Stdin, Terminal: start.Terminal}
+	if start.Files == nil {
+		b, err := j.Beside(ctx, spec)
+		if err != nil {
+			return nil, toStatusOfStart(err, spec)
+		}
+		return b, nil
+	}
+	if !proto.Equal(spec, &telev1.JobSpec{}) {
+		return nil, toStatus(&job.BadRequest{Field: "start.files", Why: "does not go together with a command or what is for one"})
+	}
+	b, err := j.Files(ctx, start.Files)
+	return b, toStatus(err)
+}
+
 // An execution is a command beside a job's own, and who it is for.
 type execution struct {
 	*job.Beside
 	stream  execStream
 	output  chan *telev1.ExecResponse
 	input   inbox
+	said    *said // with files, what is on standard error; nil for a command
 	workers sync.WaitGroup
+}
+
+// said keeps the beginning of what is written.
+type said struct{ text []byte }
+
+// maxSaid is how much that is.
+const maxSaid = 64 << 10
+
+func (s *said) take(data []byte) {
+	s.text = append(s.text, data[:min(len(data), maxSaid-len(s.text))]...)
 }
 
 // An inbox is input that waits while the command does not read. What else the client says is not behind it.
@@ -143,6 +178,9 @@ func (e *execution) run(ctx context.Context) error {
 
 // exit says how it ended.
 func (e *execution) exit() error {
+	if e.said != nil {
+		return e.filesEnd()
+	}
 	s, seen := e.Exit()
 	switch {
 	case !seen:
@@ -151,6 +189,21 @@ func (e *execution) exit() error {
 		return e.stream.Send(&telev1.ExecResponse{Exit: &telev1.ExecExit{ExitCode: 128 + int32(s.Signal()), Signal: int32(s.Signal())}})
 	}
 	return e.stream.Send(&telev1.ExecResponse{Exit: &telev1.ExecExit{ExitCode: int32(s.ExitStatus())}})
+}
+
+// filesEnd says how a copy ended: an error, or warnings.
+func (e *execution) filesEnd() error {
+	text := job.Printable(string(e.said.text))
+	if err := e.FilesEnd(text); err != nil {
+		return toStatus(err)
+	}
+	if text != "" {
+		err := e.stream.Send(&telev1.ExecResponse{Stream: telev1.OutputStream_OUTPUT_STREAM_STDERR, Data: []byte(text)})
+		if err != nil {
+			return err
+		}
+	}
+	return e.stream.Send(&telev1.ExecResponse{Exit: &telev1.ExecExit{}})
 }
 
 // read passes output on until nobody can write any more, or the command has ended and all that it wrote was
@@ -171,7 +224,10 @@ func (e *execution) read(ctx context.Context, name telev1.OutputStream, f *os.Fi
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			n, err = now(f, buf)
 		}
-		if n > 0 {
+		switch {
+		case n > 0 && e.said != nil && name == telev1.OutputStream_OUTPUT_STREAM_STDERR:
+			e.said.take(buf[:n])
+		case n > 0:
 			select {
 			case e.output <- &telev1.ExecResponse{Stream: name, Data: slices.Clone(buf[:n])}:
 			case <-ctx.Done():

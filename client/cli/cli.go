@@ -81,6 +81,7 @@ type Commands struct {
 	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
 	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
 	Exec   Exec   `cmd:"" help:"Run a further command in a running job's sandbox."`
+	Cp     Cp     `cmd:"" help:"Copy files into a running job, or out of it."`
 	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
 	Pause  Pause  `cmd:"" help:"Freeze jobs: their processes stop where they are."`
 	Resume Resume `cmd:"" help:"Let paused jobs go on."`

@@ -72,12 +72,20 @@ func Complete(ctx context.Context, model *kong.Node, words []string, out io.Writ
 		l.take(word)
 	}
 	last := words[len(words)-1]
-	fmt.Fprintln(out, l.kind(last))
-	for _, c := range l.candidates(ctx, last) {
-		if strings.HasPrefix(c.word, last) {
-			fmt.Fprintln(out, strings.TrimSpace(c.word+"\t"+shorten(c.meaning, 70)))
-		}
+	fits := slices.DeleteFunc(l.candidates(ctx, last), func(c candidate) bool { return !strings.HasPrefix(c.word, last) })
+	kind := l.kind(last)
+	if value, _ := l.value(last); len(fits) == 0 && isPlace(value) {
+		kind = "files"
 	}
+	fmt.Fprintln(out, kind)
+	for _, c := range fits {
+		fmt.Fprintln(out, strings.TrimSpace(c.word+"\t"+shorten(c.meaning, 70)))
+	}
+}
+
+// isPlace tells that a value is JOB:PATH, or a file of this machine.
+func isPlace(value *kong.Value) bool {
+	return value != nil && (value.Name == "from" || value.Name == "to")
 }
 
 // A typedLine is as much as was typed before the word in question.
@@ -209,6 +217,10 @@ func (l *typedLine) candidates(ctx context.Context, last string) []candidate {
 		}
 	case value.Name == "id":
 		list = l.jobs(ctx)
+	case isPlace(value):
+		for _, c := range l.jobs(ctx) {
+			list = append(list, candidate{c.word + ":", c.meaning})
+		}
 	case value.Name == "context":
 		list = contextCandidates()
 	case value.Name == "topic":
@@ -282,7 +294,7 @@ func contextCandidates() []candidate {
 // statusesFor are of the jobs that a command is for; none means all.
 func statusesFor(command string) []telev1.JobStatus {
 	switch command {
-	case "attach", "exec", "kill", "pause", "resume", "set", "stop":
+	case "attach", "cp", "exec", "kill", "pause", "resume", "set", "stop":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUBMITTED, telev1.JobStatus_JOB_STATUS_RUNNING}
 	case "rm":
 		return []telev1.JobStatus{telev1.JobStatus_JOB_STATUS_SUCCESS, telev1.JobStatus_JOB_STATUS_FAILED,

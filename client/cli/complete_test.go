@@ -77,6 +77,10 @@ func TestComplete(t *testing.T) {
 		{"attach " + jobID + " ", "words", ""}, // takes one
 		{"wait " + jobID + " ", "words", "bcdefghijklm"},
 		{"wait -- b", "words", "bcdefghijklm"},
+		{"cp b", "words", "bcdefghijklm:"},
+		{"cp file n", "words", "nightly:"},
+		{"cp ./f", "files", ""},
+		{"cp nightly:x ", "words", "bcdefghijklm: " + jobID + ": nightly:"},
 		{"nothing ", "words", ""},
 	} {
 		kind, list := complete(t, &Commands{}, strings.Split(row.line, " ")...)

@@ -260,7 +260,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-events", "tele-top", "tele-logs",
-	"tele-why", "tele-attach", "tele-exec", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-exec", "tele-cp", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-context",
 	"tele-completion", "tele-help", "tele-version"}
 

@@ -46,7 +46,7 @@ type besides struct {
 
 // Beside begins a command, of which spec has Command, Env, Cwd, Stdin and Terminal, and returns when it runs.
 // The caller closes what it gets.
-func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err error) {
+func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (*Beside, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
@@ -54,6 +54,10 @@ func (j *Job) Beside(ctx context.Context, spec *telev1.JobSpec) (_ *Beside, err 
 	if err != nil {
 		return nil, err
 	}
+	return j.runBeside(ctx, init, s)
+}
+
+func (j *Job) runBeside(ctx context.Context, init *initproc.Init, s initproc.Spec) (_ *Beside, err error) {
 	plan, err := initproc.NewBesidePlan(s)
 	if err != nil {
 		return nil, bad("spec.command", "%v", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/telerun/tele/initproc"
 	"github.com/telerun/tele/limits"
 	"github.com/telerun/tele/limits/cgroup"
+	"github.com/telerun/tele/proto/files"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
 	"go.uber.org/goleak"
@@ -21,6 +22,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == files.AgentName {
+		os.Exit(files.Agent(os.Args[1:]))
+	}
 	if os.Getenv("TELE_TEST_CRASH") != "" {
 		crash()
 	}

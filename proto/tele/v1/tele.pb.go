@@ -16,7 +16,8 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED, STOPPING or BETWEEN_TRIES
+//                        PAUSED, STOPPING, BETWEEN_TRIES or
+//                        FILES_FAILED
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -305,6 +306,59 @@ func (SignalTarget) EnumDescriptor() ([]byte, []int) {
 	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
+// FileDirection is which way files go.
+type FileDirection int32
+
+const (
+	// Refused.
+	FileDirection_FILE_DIRECTION_UNSPECIFIED FileDirection = 0
+	// Into the job.
+	FileDirection_FILE_DIRECTION_IN FileDirection = 1
+	// Out of the job.
+	FileDirection_FILE_DIRECTION_OUT FileDirection = 2
+)
+
+// Enum value maps for FileDirection.
+var (
+	FileDirection_name = map[int32]string{
+		0: "FILE_DIRECTION_UNSPECIFIED",
+		1: "FILE_DIRECTION_IN",
+		2: "FILE_DIRECTION_OUT",
+	}
+	FileDirection_value = map[string]int32{
+		"FILE_DIRECTION_UNSPECIFIED": 0,
+		"FILE_DIRECTION_IN":          1,
+		"FILE_DIRECTION_OUT":         2,
+	}
+)
+
+func (x FileDirection) Enum() *FileDirection {
+	p := new(FileDirection)
+	*p = x
+	return p
+}
+
+func (x FileDirection) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileDirection) Descriptor() protoreflect.EnumDescriptor {
+	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+}
+
+func (FileDirection) Type() protoreflect.EnumType {
+	return &file_tele_v1_tele_proto_enumTypes[4]
+}
+
+func (x FileDirection) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileDirection.Descriptor instead.
+func (FileDirection) EnumDescriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+}
+
 // EventKind is what can happen to a job. There may be more to come.
 type EventKind int32
 
@@ -372,11 +426,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[4].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[4]
+	return &file_tele_v1_tele_proto_enumTypes[5]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -385,7 +439,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 // OutputStream is one of a job's output streams.
@@ -425,11 +479,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[5].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[5]
+	return &file_tele_v1_tele_proto_enumTypes[6]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -438,7 +492,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 // OutputEvent is what can happen to output.
@@ -474,11 +528,11 @@ func (x OutputEvent) String() string {
 }
 
 func (OutputEvent) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[6].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[7].Descriptor()
 }
 
 func (OutputEvent) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[6]
+	return &file_tele_v1_tele_proto_enumTypes[7]
 }
 
 func (x OutputEvent) Number() protoreflect.EnumNumber {
@@ -487,7 +541,7 @@ func (x OutputEvent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputEvent.Descriptor instead.
 func (OutputEvent) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 // ChangeKind is what can happen to a file.
@@ -532,11 +586,11 @@ func (x ChangeKind) String() string {
 }
 
 func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tele_v1_tele_proto_enumTypes[7].Descriptor()
+	return file_tele_v1_tele_proto_enumTypes[8].Descriptor()
 }
 
 func (ChangeKind) Type() protoreflect.EnumType {
-	return &file_tele_v1_tele_proto_enumTypes[7]
+	return &file_tele_v1_tele_proto_enumTypes[8]
 }
 
 func (x ChangeKind) Number() protoreflect.EnumNumber {
@@ -545,7 +599,7 @@ func (x ChangeKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeKind.Descriptor instead.
 func (ChangeKind) EnumDescriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 // JobSpec is what the submitter asks for.
@@ -3278,7 +3332,9 @@ type ExecStart struct {
 	// It has an input; else it reads nothing, from /dev/null.
 	Stdin bool `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	// It has a terminal of this size.
-	Terminal      *TerminalSize `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Terminal *TerminalSize `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// Copy files instead; then all of the above but job_id is empty.
+	Files         *FileTransfer `protobuf:"bytes,20,opt,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3355,6 +3411,88 @@ func (x *ExecStart) GetTerminal() *TerminalSize {
 	return nil
 }
 
+func (x *ExecStart) GetFiles() *FileTransfer {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// FileTransfer is files that go into a job, or come out of it, as a tar stream
+// in the pax format: they go in as input, and come out as standard output. They
+// are read and written in the job's sandbox, as its user, and within its limits.
+// When that fails the stream ends with FAILED_PRECONDITION, reason FILES_FAILED.
+// Standard error has warnings, a line each, and comes last. A stream without
+// the two blocks of zeros that end it was cut off. Who takes it from a job must
+// not trust what is in it.
+type FileTransfer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which way.
+	Direction FileDirection `protobuf:"varint,1,opt,name=direction,proto3,enum=tele.v1.FileDirection" json:"direction,omitempty"`
+	// What to read, or where to write, as the job sees it; relative to the
+	// directory that its command started in. At most 4,095 bytes.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// For files that go in. Set, path is to be a copy of the one thing that the
+	// stream has, a file or a directory with all that is in it, or when path is a
+	// directory, that copy gets this name in it: as cp(1) has it. At most 255
+	// bytes, no slash, not "." or "..". Empty, everything goes into the directory
+	// path by the name that it has in the stream.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileTransfer) Reset() {
+	*x = FileTransfer{}
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileTransfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileTransfer) ProtoMessage() {}
+
+func (x *FileTransfer) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileTransfer.ProtoReflect.Descriptor instead.
+func (*FileTransfer) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *FileTransfer) GetDirection() FileDirection {
+	if x != nil {
+		return x.Direction
+	}
+	return FileDirection_FILE_DIRECTION_UNSPECIFIED
+}
+
+func (x *FileTransfer) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileTransfer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ExecResponse is output of a command in a job, or its end; the first one is
 // empty: it runs.
 type ExecResponse struct {
@@ -3375,7 +3513,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3525,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3538,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3444,7 +3582,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3594,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3607,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3497,7 +3635,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3647,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3660,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3543,7 +3681,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3693,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3706,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3603,7 +3741,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3753,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +3766,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchRequest) GetCursor() string {
@@ -3688,7 +3826,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3838,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3851,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchResponse) GetCursor() string {
@@ -3749,7 +3887,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +3899,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3912,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3834,7 +3972,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3984,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3997,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -3934,7 +4072,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4084,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4097,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -4015,7 +4153,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +4165,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +4178,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -4061,7 +4199,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4073,7 +4211,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4086,7 +4224,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -4107,7 +4245,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4119,7 +4257,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4132,7 +4270,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -4155,7 +4293,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4305,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4318,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -4208,7 +4346,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4220,7 +4358,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4233,7 +4371,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -4258,7 +4396,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4270,7 +4408,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4283,7 +4421,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -4320,7 +4458,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4332,7 +4470,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4345,7 +4483,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -4371,7 +4509,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4383,7 +4521,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4396,7 +4534,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -4417,7 +4555,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4429,7 +4567,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4442,7 +4580,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -4494,7 +4632,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4506,7 +4644,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4519,7 +4657,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4570,7 +4708,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4582,7 +4720,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4595,7 +4733,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Mark) GetStep() string {
@@ -4854,17 +4992,22 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12)\n" +
 	"\x04size\x18\x04 \x01(\v2\x15.tele.v1.TerminalSizeR\x04size\x12\x16\n" +
-	"\x06signal\x18\x05 \x01(\tR\x06signal\"\xfe\x01\n" +
+	"\x06signal\x18\x05 \x01(\tR\x06signal\"\xab\x02\n" +
 	"\tExecStart\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12-\n" +
 	"\x03env\x18\x03 \x03(\v2\x1b.tele.v1.ExecStart.EnvEntryR\x03env\x12\x10\n" +
 	"\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x121\n" +
-	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x1a6\n" +
+	"\bterminal\x18\x06 \x01(\v2\x15.tele.v1.TerminalSizeR\bterminal\x12+\n" +
+	"\x05files\x18\x14 \x01(\v2\x15.tele.v1.FileTransferR\x05files\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
+	"\fFileTransfer\x124\n" +
+	"\tdirection\x18\x01 \x01(\x0e2\x16.tele.v1.FileDirectionR\tdirection\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x94\x01\n" +
 	"\fExecResponse\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.tele.v1.OutputStreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12%\n" +
@@ -4974,7 +5117,11 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x19SIGNAL_TARGET_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SIGNAL_TARGET_GROUP\x10\x01\x12\x19\n" +
 	"\x15SIGNAL_TARGET_COMMAND\x10\x02\x12\x15\n" +
-	"\x11SIGNAL_TARGET_ALL\x10\x03*\x87\x02\n" +
+	"\x11SIGNAL_TARGET_ALL\x10\x03*^\n" +
+	"\rFileDirection\x12\x1e\n" +
+	"\x1aFILE_DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FILE_DIRECTION_IN\x10\x01\x12\x16\n" +
+	"\x12FILE_DIRECTION_OUT\x10\x02*\x87\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_STARTED\x10\x01\x12\x15\n" +
@@ -5033,189 +5180,193 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 	return file_tele_v1_tele_proto_rawDescData
 }
 
-var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
 	(Reason)(0),                   // 2: tele.v1.Reason
 	(SignalTarget)(0),             // 3: tele.v1.SignalTarget
-	(EventKind)(0),                // 4: tele.v1.EventKind
-	(OutputStream)(0),             // 5: tele.v1.OutputStream
-	(OutputEvent)(0),              // 6: tele.v1.OutputEvent
-	(ChangeKind)(0),               // 7: tele.v1.ChangeKind
-	(*JobSpec)(nil),               // 8: tele.v1.JobSpec
-	(*Restart)(nil),               // 9: tele.v1.Restart
-	(*TerminalSize)(nil),          // 10: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 11: tele.v1.Mount
-	(*Limits)(nil),                // 12: tele.v1.Limits
-	(*LimitStatus)(nil),           // 13: tele.v1.LimitStatus
-	(*Job)(nil),                   // 14: tele.v1.Job
-	(*Try)(nil),                   // 15: tele.v1.Try
-	(*RefusedCall)(nil),           // 16: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 17: tele.v1.Usage
-	(*StartRequest)(nil),          // 18: tele.v1.StartRequest
-	(*Secret)(nil),                // 19: tele.v1.Secret
-	(*StartResponse)(nil),         // 20: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 21: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 22: tele.v1.GetResponse
-	(*Cause)(nil),                 // 23: tele.v1.Cause
-	(*ListRequest)(nil),           // 24: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 25: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 26: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 27: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 28: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 29: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 30: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 31: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 32: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 33: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 34: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 35: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 36: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 37: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 38: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 39: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 40: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 41: tele.v1.ExecStart
-	(*ExecResponse)(nil),          // 42: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 43: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 44: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 45: tele.v1.WaitResponse
-	(*WatchRequest)(nil),          // 46: tele.v1.WatchRequest
-	(*WatchResponse)(nil),         // 47: tele.v1.WatchResponse
-	(*Event)(nil),                 // 48: tele.v1.Event
-	(*StreamOutputRequest)(nil),   // 49: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 50: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 51: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 52: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 53: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 54: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 55: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 56: tele.v1.DiffResponse
-	(*Change)(nil),                // 57: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 58: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 59: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 60: tele.v1.Timing
-	(*Mark)(nil),                  // 61: tele.v1.Mark
-	nil,                           // 62: tele.v1.JobSpec.EnvEntry
-	nil,                           // 63: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 64: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 65: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(FileDirection)(0),            // 4: tele.v1.FileDirection
+	(EventKind)(0),                // 5: tele.v1.EventKind
+	(OutputStream)(0),             // 6: tele.v1.OutputStream
+	(OutputEvent)(0),              // 7: tele.v1.OutputEvent
+	(ChangeKind)(0),               // 8: tele.v1.ChangeKind
+	(*JobSpec)(nil),               // 9: tele.v1.JobSpec
+	(*Restart)(nil),               // 10: tele.v1.Restart
+	(*TerminalSize)(nil),          // 11: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 12: tele.v1.Mount
+	(*Limits)(nil),                // 13: tele.v1.Limits
+	(*LimitStatus)(nil),           // 14: tele.v1.LimitStatus
+	(*Job)(nil),                   // 15: tele.v1.Job
+	(*Try)(nil),                   // 16: tele.v1.Try
+	(*RefusedCall)(nil),           // 17: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 18: tele.v1.Usage
+	(*StartRequest)(nil),          // 19: tele.v1.StartRequest
+	(*Secret)(nil),                // 20: tele.v1.Secret
+	(*StartResponse)(nil),         // 21: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 22: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 23: tele.v1.GetResponse
+	(*Cause)(nil),                 // 24: tele.v1.Cause
+	(*ListRequest)(nil),           // 25: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 26: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 27: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 28: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 29: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 30: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 31: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 32: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 33: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 34: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 35: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 36: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 37: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 38: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 39: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 40: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 41: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 42: tele.v1.ExecStart
+	(*FileTransfer)(nil),          // 43: tele.v1.FileTransfer
+	(*ExecResponse)(nil),          // 44: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 45: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 46: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 47: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 48: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 49: tele.v1.WatchResponse
+	(*Event)(nil),                 // 50: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 51: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 52: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 53: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 54: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 55: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 56: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 57: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 58: tele.v1.DiffResponse
+	(*Change)(nil),                // 59: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 60: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 61: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 62: tele.v1.Timing
+	(*Mark)(nil),                  // 63: tele.v1.Mark
+	nil,                           // 64: tele.v1.JobSpec.EnvEntry
+	nil,                           // 65: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 66: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	62, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	12, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	65, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	64, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	13, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	67, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	11, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	10, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	63, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	65, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	9,  // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
-	65, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
-	8,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	12, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	11, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	65, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	67, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	10, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
+	67, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	9,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	66, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	66, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	66, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	13, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	17, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	16, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	65, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	15, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
-	66, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
-	66, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	68, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	68, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	68, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	14, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	18, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	17, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	67, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	16, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
+	68, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	68, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
 	2,  // 23: tele.v1.Try.reason:type_name -> tele.v1.Reason
-	17, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
-	8,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	19, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
-	14, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	14, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	23, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	18, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	9,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	20, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	15, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	15, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	24, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
 	1,  // 30: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	65, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	14, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	65, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	14, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	67, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	15, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	67, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	15, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
 	3,  // 35: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	14, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	14, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	14, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	12, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	65, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	10, // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	41, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	10, // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	64, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	10, // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	5,  // 47: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	43, // 48: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	14, // 49: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	66, // 50: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 51: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
-	48, // 52: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
-	66, // 53: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
-	4,  // 54: tele.v1.Event.kind:type_name -> tele.v1.EventKind
-	14, // 55: tele.v1.Event.job:type_name -> tele.v1.Job
-	5,  // 56: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	66, // 57: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	5,  // 58: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	66, // 59: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	14, // 60: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	6,  // 61: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	14, // 62: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	65, // 63: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	57, // 64: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	7,  // 65: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	60, // 66: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	66, // 67: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	61, // 68: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	65, // 69: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	18, // 70: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	21, // 71: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	24, // 72: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	26, // 73: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	28, // 74: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	30, // 75: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	32, // 76: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	34, // 77: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	36, // 78: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	38, // 79: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	40, // 80: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	44, // 81: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	46, // 82: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
-	49, // 83: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	51, // 84: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	53, // 85: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	55, // 86: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	58, // 87: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	20, // 88: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	22, // 89: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	25, // 90: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	27, // 91: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	29, // 92: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	31, // 93: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	33, // 94: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	35, // 95: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	37, // 96: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	39, // 97: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	42, // 98: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	45, // 99: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	47, // 100: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
-	50, // 101: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	52, // 102: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	54, // 103: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	56, // 104: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	59, // 105: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	88, // [88:106] is the sub-list for method output_type
-	70, // [70:88] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	15, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	15, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	15, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	13, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	67, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	42, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	11, // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	66, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	11, // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	43, // 47: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
+	4,  // 48: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
+	6,  // 49: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	45, // 50: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	15, // 51: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	68, // 52: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 53: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	50, // 54: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	68, // 55: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	5,  // 56: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	15, // 57: tele.v1.Event.job:type_name -> tele.v1.Job
+	6,  // 58: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	68, // 59: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	6,  // 60: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	68, // 61: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	15, // 62: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	7,  // 63: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	15, // 64: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	67, // 65: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	59, // 66: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	8,  // 67: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	62, // 68: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	68, // 69: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	63, // 70: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	67, // 71: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	19, // 72: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	22, // 73: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	25, // 74: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	27, // 75: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	29, // 76: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	31, // 77: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	33, // 78: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	35, // 79: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	37, // 80: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	39, // 81: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	41, // 82: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	46, // 83: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	48, // 84: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	51, // 85: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	53, // 86: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	55, // 87: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	57, // 88: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	60, // 89: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	21, // 90: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	23, // 91: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	26, // 92: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	28, // 93: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	30, // 94: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	32, // 95: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	34, // 96: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	36, // 97: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	38, // 98: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	40, // 99: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	44, // 100: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	47, // 101: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	49, // 102: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	52, // 103: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	54, // 104: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	56, // 105: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	58, // 106: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	61, // 107: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	90, // [90:108] is the sub-list for method output_type
+	72, // [72:90] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -5226,14 +5377,14 @@ func file_tele_v1_tele_proto_init() {
 	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[41].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   57,
+			NumEnums:      9,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

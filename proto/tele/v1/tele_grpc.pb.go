@@ -16,7 +16,8 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED, STOPPING or BETWEEN_TRIES
+//                        PAUSED, STOPPING, BETWEEN_TRIES or
+//                        FILES_FAILED
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -128,7 +129,8 @@ type JobServiceClient interface {
 	// it, and the first answer says that it runs; the last answer has its end.
 	// Its output is not kept, and it belongs to this stream: when that breaks, it
 	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
-	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED. It also copies
+	// files into the job and out of it (ExecStart.files).
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 	// Wait returns the job when it has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
@@ -433,7 +435,8 @@ type JobServiceServer interface {
 	// it, and the first answer says that it runs; the last answer has its end.
 	// Its output is not kept, and it belongs to this stream: when that breaks, it
 	// gets SIGHUP, and 10 s later SIGKILL. It ends with the job's own command. At
-	// most 16 run in one job, and another is RESOURCE_EXHAUSTED.
+	// most 16 run in one job, and another is RESOURCE_EXHAUSTED. It also copies
+	// files into the job and out of it (ExecStart.files).
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	// Wait returns the job when it has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)

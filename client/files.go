@@ -1,0 +1,64 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"sync/atomic"
+
+	telev1 "github.com/telerun/tele/proto/tele/v1"
+)
+
+// This file copies files into running jobs and out of them, as tar streams. Package
+// github.com/telerun/tele/proto/files packs and unpacks them as tele cp does: sparse, without a link being
+// followed, and no file half.
+
+// PutFiles unpacks the tar stream in to at path in a running job, relative to the directory that its command
+// started in. With a name, path is to be a copy of the one thing that is in the stream, or when path is a
+// directory, that copy gets this name in it; else everything goes into the directory path. It returns what was
+// left out, a line each. When it fails, also because the job, the connection or ctx ends, what was whole by
+// then is in the job, and no part of a file.
+func (c *Client) PutFiles(ctx context.Context, id, path, name string, in io.Reader) (warnings []string, err error) {
+	read := &reading{Reader: in}
+	warnings, err = c.copyFiles(ctx, id, &telev1.FileTransfer{Direction: telev1.FileDirection_FILE_DIRECTION_IN,
+		Path: path, Name: name}, ExecOptions{Stdin: read})
+	if why := read.failed.Load(); why != nil && err != nil {
+		err = why
+	}
+	return warnings, err
+}
+
+// A reading remembers why it ended: the server will only say that it did too early.
+type reading struct {
+	io.Reader
+	failed atomic.Pointer[ReadError]
+}
+
+func (r *reading) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		r.failed.Store(&ReadError{err})
+	}
+	return n, err
+}
+
+// GetFiles writes what is at path in a running job, a file or a directory with all that is in it, to out as a
+// tar stream. It returns what was left out, a line each. When it fails the stream lacks its end, unless all
+// that failed is that something below the directory could not be read. What it has is the job's to say, and is
+// not to be trusted.
+func (c *Client) GetFiles(ctx context.Context, id, path string, out io.Writer) (warnings []string, err error) {
+	return c.copyFiles(ctx, id, &telev1.FileTransfer{Direction: telev1.FileDirection_FILE_DIRECTION_OUT, Path: path},
+		ExecOptions{Stdout: out})
+}
+
+func (c *Client) copyFiles(ctx context.Context, id string, t *telev1.FileTransfer, o ExecOptions) ([]string, error) {
+	var said bytes.Buffer
+	o.Stderr = &said
+	e, err := c.Exec(ctx, &telev1.ExecStart{JobId: id, Files: t}, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = e.Wait()
+	return strings.FieldsFunc(said.String(), func(r rune) bool { return r == '\n' }), err
+}

@@ -1,0 +1,51 @@
+package files
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+// This is the agent: this program once more, as a command in a job's sandbox beside the job's own. It is the
+// job's user, behind the same walls and within the same limits, and so can read and write what the job can,
+// and nothing else; a server would read and write what root can. The stream is its standard input or output.
+// What it says on standard error is for whoever wanted the copy: warnings, or when it exits with 1, why.
+
+// AgentName is argv[0] of an agent.
+const AgentName = "tele-files"
+
+// AgentEnv is all of an agent's environment: the job's limits are small, and a job has no say in it.
+var AgentEnv = []string{"GOMAXPROCS=1", "GOMEMLIMIT=12MiB", "GOTRACEBACK=none"}
+
+// PackCommand is the command of an agent that packs.
+func PackCommand(source string) []string { return []string{AgentName, "pack", source} }
+
+// UnpackCommand is that of one that unpacks.
+func UnpackCommand(to Place) []string { return []string{AgentName, "unpack", to.Path, to.Name} }
+
+// Agent is that role; it returns the exit code.
+func Agent(args []string) int {
+	// Others of the job are the same user. They gain nothing by it, but what it says could be theirs.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it fails for other values alone
+	// A caller that is gone closes the stream, and what is half-written goes then.
+	signal.Ignore(unix.SIGHUP)
+	warn := func(text string) { fmt.Fprintln(os.Stderr, text) }
+	var err error
+	switch {
+	case os.Getppid() != 1:
+		err = fmt.Errorf("%s is the inner part of tele cp and is started by a server alone; use: tele cp", AgentName)
+	case len(args) == 2 && args[0] == "pack":
+		err = Pack(os.Stdout, args[1], warn)
+	case len(args) == 3 && args[0] == "unpack":
+		err = Unpack(os.Stdin, Place{Path: args[1], Name: args[2]}, warn)
+	default:
+		err = fmt.Errorf("%s: %q is nothing that it does", AgentName, args)
+	}
+	if err != nil {
+		warn(err.Error())
+		return 1
+	}
+	return 0
+}
