@@ -50,6 +50,11 @@ func copyBinary() (fd int, err error) {
 	if _, err := unix.FcntlInt(memory.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		return -1, os.NewSyscallError("fcntl F_ADD_SEALS", err)
 	}
+	// Who may execute a program and not read it has a process that others cannot look into, from its first
+	// moment (execve(2), PR_SET_DUMPABLE): an agent, which is a job's user.
+	if err := memory.Chmod(0o711); err != nil {
+		return -1, err
+	}
 	// Execve wants a file that nobody has open for writing: this one, which is read-only.
 	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", memory.Fd()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

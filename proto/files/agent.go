@@ -27,7 +27,8 @@ func UnpackCommand(to Place) []string { return []string{AgentName, "unpack", to.
 
 // Agent is that role; it returns the exit code.
 func Agent(args []string) int {
-	// Others of the job are the same user. They gain nothing by it, but what it says could be theirs.
+	// Others of the job are the same user. They gain nothing by it, but what it says could be theirs. Where the
+	// server is root it is so from its first moment, for this user cannot read the program.
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it fails for other values alone
 	// A caller that is gone closes the stream, and what is half-written goes then.
 	signal.Ignore(unix.SIGHUP)
