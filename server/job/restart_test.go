@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +198,38 @@ func TestRestartAcrossServers(t *testing.T) {
 	}
 	table.Stop() // also what waits
 	if job := j.Snapshot(); job.Reason != telev1.Reason_REASON_STOPPED || !strings.Contains(job.Message, "shut down") {
+		t.Errorf("got %v", job)
+	}
+}
+
+// A server that ends just as a try begins lets go of the job once, and the next one goes on with it.
+func TestLeaveAsATryBegins(t *testing.T) {
+	table := open(t)
+	begun, left := 0, make(chan struct{})
+	table.at = func(step string) { // of one job, so one at a time
+		if step != "watch begun" {
+			return
+		}
+		if begun++; begun != 2 {
+			return
+		}
+		table.mu.Lock()
+		list := slices.Clone(table.order)
+		table.mu.Unlock()
+		go func() { table.Leave(); close(left) }()
+		for !list[0].watching.over.Load() {
+			runtime.Gosched()
+		}
+		select { // long enough for who does not wait
+		case <-left:
+			t.Error("the server has left a job that is being begun")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	j := begin(t, table, again("echo out; exit 7", 1, 10*time.Millisecond))
+	<-left
+	job := wait(t, find(t, reopen(t, table), j.id))
+	if job.Reason != telev1.Reason_REASON_EXITED || job.GetExitCode() != 7 || len(job.Tries) != 2 {
 		t.Errorf("got %v", job)
 	}
 }
