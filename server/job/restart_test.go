@@ -234,6 +234,72 @@ func TestLeaveAsATryBegins(t *testing.T) {
 	}
 }
 
+// A try that runs is watched, and can be stopped, though there is no room for the record that says so.
+func TestTryOnAFullDisk(t *testing.T) {
+	table, _ := openDisk(t, "")
+	begun, job := make(chan struct{}, 2), make(chan *Job, 1)
+	full := "" // of one job, so one at a time
+	table.at = func(step string) {
+		var err error
+		switch {
+		case step == "try running":
+			full = recordPath((<-job).dir)
+			err = errors.Join(os.Rename(full, full+".room"), os.Symlink("/dev/full", full))
+		case step == "watch begun":
+			begun <- struct{}{}
+		case step == "end seen" && full != "":
+			err = os.Rename(full+".room", full)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	j := begin(t, table, again("[ -e f ] || { echo >f; exit 7; }; trap 'echo stopped; exit 3' TERM; echo ready; sleep 1000 & wait $!", 1, 10*time.Millisecond))
+	job <- j
+	<-begun
+	select {
+	case <-begun:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the try is not watched")
+	}
+	firstOutput(t, j)
+	if err := j.Stop(unix.SIGTERM, time.Minute, "me"); err != nil {
+		t.Error(err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 3 || len(job.Tries) != 2 ||
+		!strings.Contains(read(t, j), "stopped\n") {
+		t.Errorf("got %v", job)
+	}
+}
+
+// Who stops a job, or would change it, while what an earlier server began of a try is taken away is heard.
+func TestStopOfATryCutOff(t *testing.T) {
+	table, waiting := openDisk(t, "waiting for the next try")
+	j := begin(t, table, again("exit 7", 1, time.Hour))
+	<-waiting
+	j.mu.Lock()
+	j.claimLocked()
+	j.mu.Unlock()
+	table.forget(j)
+	asked := make(chan error, 2)
+	table.at = func(step string) {
+		if step == "try cut off" {
+			asked <- j.Update(&telev1.Limits{Memory: "1G"}, nil)
+			asked <- j.Stop(unix.SIGTERM, time.Minute, "me")
+		}
+	}
+	table.addCutOff(j, initproc.ErrInitGone)
+	if err := <-asked; !errors.Is(err, ErrBetween) {
+		t.Errorf("update: %v", err)
+	}
+	if err := <-asked; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 7 || len(job.Tries) != 1 {
+		t.Errorf("got %v", job)
+	}
+}
+
 // A try that cannot be started is one that failed, and the next may run.
 func TestTryThatCannotStart(t *testing.T) {
 	for _, comesBack := range []bool{false, true} {
