@@ -179,7 +179,9 @@ func (j *Job) await(record *recordv1.Record) {
 	j.record, j.ending = record, false
 	j.retry.waiting, j.retry.trying = true, false
 	j.timers, j.company.timer = nil, nil // they were stopped
-	j.retry.timer = time.AfterFunc(time.Until(record.AgainAt.AsTime()), j.try)
+	// A machine may have started with its clock years back: the next try is never further away than it was at first.
+	wait := min(time.Until(record.AgainAt.AsTime()), backoff(record.Job.Spec.Restart, len(record.Job.Tries)))
+	j.retry.timer = time.AfterFunc(wait, j.try)
 	j.timeOutLocked()
 	j.aloneLocked()
 	switch {

@@ -14,6 +14,7 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // again is a job that has further tries.
@@ -297,6 +298,28 @@ func TestStopOfATryCutOff(t *testing.T) {
 	}
 	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 7 || len(job.Tries) != 1 {
 		t.Errorf("got %v", job)
+	}
+}
+
+// A clock that was set back by years holds up no try.
+func TestRestartWithTheClockSetBack(t *testing.T) {
+	table, waiting := openDisk(t, "waiting for the next try")
+	j := begin(t, table, again("exit 7", 1, 500*time.Millisecond))
+	<-waiting
+	table.Leave()
+	record, err := readRecord(j.dir)
+	if err == nil && record.AgainAt != nil {
+		record.AgainAt = timestamppb.New(time.Now().AddDate(50, 0, 0))
+		err = writeRecord(j.dir, record)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := find(t, reopen(t, table), j.id).done
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("there is no other try")
 	}
 }
 

@@ -103,7 +103,7 @@ func (t *Table) startNew(ctx context.Context, owner, key string, spec *telev1.Jo
 	}
 	t.add(j)
 	t.timings.add(*s.timing)
-	return j, j.secrets != nil, nil
+	return j, spec.Restart != nil, nil
 }
 
 // enter reserves what j needs, or returns the job that was made with its key already.
