@@ -323,6 +323,36 @@ func TestRestartWithTheClockSetBack(t *testing.T) {
 	}
 }
 
+// A further try whose beginning can be recorded by no server is one that failed: the job stays.
+func TestTryThatCannotBeRecorded(t *testing.T) {
+	table, left := open(t), make(chan struct{})
+	blocked := ""
+	table.at = func(step string) {
+		if step == "try running" && blocked == "" {
+			table.mu.Lock()
+			blocked = table.order[0].dir + "/record.new"
+			table.mu.Unlock()
+			if err := os.Mkdir(blocked, 0o700); err != nil { // where a large record is written
+				t.Error(err)
+			}
+			go func() { table.Leave(); close(left) }()
+			<-table.life.Done()
+		}
+	}
+	spec := again("exit 7", 2, 300*time.Millisecond)
+	spec.Env = map[string]string{"LARGE": strings.Repeat("x", maxAppended)}
+	j := begin(t, table, spec)
+	<-left
+	table = reopen(t, table)
+	j, err := table.Get(j.id, all)
+	if err = errors.Join(err, os.Remove(blocked)); err != nil {
+		t.Fatal(err)
+	}
+	if job := wait(t, j); job.GetExitCode() != 7 || len(job.Tries) != 3 || job.Tries[1].Reason != telev1.Reason_REASON_START_FAILED {
+		t.Errorf("got %v", job)
+	}
+}
+
 // A try that cannot be started is one that failed, and the next may run.
 func TestTryThatCannotStart(t *testing.T) {
 	for _, comesBack := range []bool{false, true} {
