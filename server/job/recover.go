@@ -191,8 +191,7 @@ func (t *Table) adopt(j *Job) (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), startTime)
 		defer cancel()
 		if err := j.init.Await(ctx); err != nil && len(j.record.Job.Tries) > 0 {
-			t.add(j)
-			go j.tryCutOff(err)
+			t.addCutOff(j, err)
 			return nil
 		} else if err != nil {
 			t.options.Log.Info().Str("job", j.id).Err(err).Msg("removing a job whose command could not be run")
@@ -201,7 +200,10 @@ func (t *Table) adopt(j *Job) (err error) {
 		}
 		// Who asks again for this job is told that it runs, so it must not be half-made for a later
 		// server; the start was not told to anybody yet.
-		if err := j.setRunning(); err != nil {
+		if err := j.setRunning(); err != nil && len(j.record.Job.Tries) > 0 {
+			t.addCutOff(j, err)
+			return nil
+		} else if err != nil {
 			t.options.Log.Warn().Str("job", j.id).Err(err).Msg("removing a job whose start could not be recorded")
 			t.undoTaken(j)
 			return nil

@@ -179,7 +179,9 @@ func (j *Job) await(record *recordv1.Record) {
 	j.record, j.ending = record, false
 	j.retry.waiting, j.retry.trying = true, false
 	j.timers, j.company.timer = nil, nil // they were stopped
-	j.retry.timer = time.AfterFunc(time.Until(record.AgainAt.AsTime()), j.try)
+	// A machine may have started with its clock years back: the next try is never further away than it was at first.
+	wait := min(time.Until(record.AgainAt.AsTime()), backoff(record.Job.Spec.Restart, len(record.Job.Tries)))
+	j.retry.timer = time.AfterFunc(wait, j.try)
 	j.timeOutLocked()
 	j.aloneLocked()
 	switch {
@@ -233,8 +235,6 @@ func (j *Job) try() {
 // when the command runs. It tells whether init has got the whole plan.
 func (j *Job) startTry() (sent bool, err error) {
 	t := j.table
-	ctx, cancel := context.WithTimeout(t.life, startTime)
-	defer cancel()
 	j.mu.Lock()
 	job := j.record.Job
 	j.mu.Unlock()
@@ -264,6 +264,8 @@ func (j *Job) startTry() (sent bool, err error) {
 		return false, err
 	}
 	t.at("try recorded")
+	ctx, cancel := context.WithTimeout(t.life, startTime)
+	defer cancel()
 	if err := s.run(ctx, r, nil); err != nil {
 		return true, err
 	}
@@ -271,7 +273,7 @@ func (j *Job) startTry() (sent bool, err error) {
 	if err := j.openUpper(); err != nil {
 		return true, err
 	}
-	if err := j.amendTry(j.markRunning); err != nil {
+	if err := j.setRunning(); err != nil {
 		return true, err
 	}
 	t.at("try begun")
@@ -285,7 +287,7 @@ func (j *Job) recordTry() error {
 	if err != nil {
 		return err
 	}
-	return j.amendTry(func(r *recordv1.Record) {
+	return j.amendWhenRoom(func(r *recordv1.Record) {
 		setInit(r, id, j.group.Paths())
 		r.AgainAt = nil
 		r.Job.Message = fmt.Sprintf("try %d of %d is being started", len(r.Job.Tries)+1, r.Job.Spec.Restart.MaxRetries+1)
@@ -298,8 +300,9 @@ func (j *Job) recordTry() error {
 	})
 }
 
-// amendTry changes the record of a job that is being tried, as soon as there is room for it.
-func (j *Job) amendTry(change func(*recordv1.Record)) error {
+// amendWhenRoom changes the record of a job that is being tried, and of which nothing runs yet, as soon as there
+// is room for it.
+func (j *Job) amendWhenRoom(change func(*recordv1.Record)) error {
 	for {
 		j.mu.Lock()
 		next := proto.Clone(j.record).(*recordv1.Record)
@@ -344,8 +347,14 @@ func (j *Job) tryFailed(cause error) {
 	j.settle(record, again)
 }
 
-// tryCutOff goes on with a try of an earlier server's whose command does not run. One whose init never had the
-// whole plan is begun anew.
+// addCutOff shows a job with a try of an earlier server's whose command does not run.
+func (t *Table) addCutOff(j *Job, cause error) {
+	j.retry.trying = true
+	t.add(j)
+	go j.tryCutOff(cause)
+}
+
+// tryCutOff goes on with such a try. One whose init never had the whole plan is begun anew.
 func (j *Job) tryCutOff(cause error) {
 	if !errors.Is(cause, initproc.ErrInitGone) {
 		j.tryFailed(cause)
@@ -354,7 +363,9 @@ func (j *Job) tryCutOff(cause error) {
 	if err := j.unmake(); err != nil {
 		j.table.options.Log.Err(err).Str("job", j.id).Msg("take away what there was of a try")
 	}
+	j.table.at("try cut off")
 	j.mu.Lock()
+	j.ending = true // a stop that comes now is heard when it waits
 	record := proto.Clone(j.record).(*recordv1.Record)
 	j.mu.Unlock()
 	record.AgainAt = now()
@@ -441,6 +452,9 @@ func (t *Table) recoverWaiting(j *Job) (err error) {
 	last := record.Job.Tries[len(record.Job.Tries)-1]
 	record.Job.Status, record.Job.Reason = telev1.JobStatus_JOB_STATUS_FAILED, last.Reason
 	record.Job.Message, record.Job.EndedAt = last.Message+secretsGone, now()
+	if record.Stop != nil {
+		stopped(record.Job, record.Stop)
+	}
 	go j.settle(record, false)
 	return nil
 }

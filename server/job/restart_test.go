@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // again is a job that has further tries.
@@ -196,6 +199,156 @@ func TestRestartAcrossServers(t *testing.T) {
 	}
 	table.Stop() // also what waits
 	if job := j.Snapshot(); job.Reason != telev1.Reason_REASON_STOPPED || !strings.Contains(job.Message, "shut down") {
+		t.Errorf("got %v", job)
+	}
+}
+
+// A server that ends just as a try begins lets go of the job once, and the next one goes on with it.
+func TestLeaveAsATryBegins(t *testing.T) {
+	table := open(t)
+	begun, left := 0, make(chan struct{})
+	table.at = func(step string) { // of one job, so one at a time
+		if step != "watch begun" {
+			return
+		}
+		if begun++; begun != 2 {
+			return
+		}
+		table.mu.Lock()
+		list := slices.Clone(table.order)
+		table.mu.Unlock()
+		go func() { table.Leave(); close(left) }()
+		for !list[0].watching.over.Load() {
+			runtime.Gosched()
+		}
+		select { // long enough for who does not wait
+		case <-left:
+			t.Error("the server has left a job that is being begun")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	j := begin(t, table, again("echo out; exit 7", 1, 10*time.Millisecond))
+	<-left
+	job := wait(t, find(t, reopen(t, table), j.id))
+	if job.Reason != telev1.Reason_REASON_EXITED || job.GetExitCode() != 7 || len(job.Tries) != 2 {
+		t.Errorf("got %v", job)
+	}
+}
+
+// A try that runs is watched, and can be stopped, though there is no room for the record that says so.
+func TestTryOnAFullDisk(t *testing.T) {
+	table, _ := openDisk(t, "")
+	begun, job := make(chan struct{}, 2), make(chan *Job, 1)
+	full := "" // of one job, so one at a time
+	table.at = func(step string) {
+		var err error
+		switch {
+		case step == "try running":
+			full = recordPath((<-job).dir)
+			err = errors.Join(os.Rename(full, full+".room"), os.Symlink("/dev/full", full))
+		case step == "watch begun":
+			begun <- struct{}{}
+		case step == "end seen" && full != "":
+			err = os.Rename(full+".room", full)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	j := begin(t, table, again("[ -e f ] || { echo >f; exit 7; }; trap 'echo stopped; exit 3' TERM; echo ready; sleep 1000 & wait $!", 1, 10*time.Millisecond))
+	job <- j
+	<-begun
+	select {
+	case <-begun:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the try is not watched")
+	}
+	firstOutput(t, j)
+	if err := j.Stop(unix.SIGTERM, time.Minute, "me"); err != nil {
+		t.Error(err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 3 || len(job.Tries) != 2 ||
+		!strings.Contains(read(t, j), "stopped\n") {
+		t.Errorf("got %v", job)
+	}
+}
+
+// Who stops a job, or would change it, while what an earlier server began of a try is taken away is heard.
+func TestStopOfATryCutOff(t *testing.T) {
+	table, waiting := openDisk(t, "waiting for the next try")
+	j := begin(t, table, again("exit 7", 1, time.Hour))
+	<-waiting
+	j.mu.Lock()
+	j.claimLocked()
+	j.mu.Unlock()
+	table.forget(j)
+	asked := make(chan error, 2)
+	table.at = func(step string) {
+		if step == "try cut off" {
+			asked <- j.Update(&telev1.Limits{Memory: "1G"}, nil)
+			asked <- j.Stop(unix.SIGTERM, time.Minute, "me")
+		}
+	}
+	table.addCutOff(j, initproc.ErrInitGone)
+	if err := <-asked; !errors.Is(err, ErrBetween) {
+		t.Errorf("update: %v", err)
+	}
+	if err := <-asked; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if job := wait(t, j); job.Reason != telev1.Reason_REASON_STOPPED || job.GetExitCode() != 7 || len(job.Tries) != 1 {
+		t.Errorf("got %v", job)
+	}
+}
+
+// A clock that was set back by years holds up no try.
+func TestRestartWithTheClockSetBack(t *testing.T) {
+	table, waiting := openDisk(t, "waiting for the next try")
+	j := begin(t, table, again("exit 7", 1, 500*time.Millisecond))
+	<-waiting
+	table.Leave()
+	record, err := readRecord(j.dir)
+	if err == nil && record.AgainAt != nil {
+		record.AgainAt = timestamppb.New(time.Now().AddDate(50, 0, 0))
+		err = writeRecord(j.dir, record)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := find(t, reopen(t, table), j.id).done
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("there is no other try")
+	}
+}
+
+// A further try whose beginning can be recorded by no server is one that failed: the job stays.
+func TestTryThatCannotBeRecorded(t *testing.T) {
+	table, left := open(t), make(chan struct{})
+	blocked := ""
+	table.at = func(step string) {
+		if step == "try running" && blocked == "" {
+			table.mu.Lock()
+			blocked = table.order[0].dir + "/record.new"
+			table.mu.Unlock()
+			if err := os.Mkdir(blocked, 0o700); err != nil { // where a large record is written
+				t.Error(err)
+			}
+			go func() { table.Leave(); close(left) }()
+			<-table.life.Done()
+		}
+	}
+	spec := again("exit 7", 2, 300*time.Millisecond)
+	spec.Env = map[string]string{"LARGE": strings.Repeat("x", maxAppended)}
+	j := begin(t, table, spec)
+	<-left
+	table = reopen(t, table)
+	j, err := table.Get(j.id, all)
+	if err = errors.Join(err, os.Remove(blocked)); err != nil {
+		t.Fatal(err)
+	}
+	if job := wait(t, j); job.GetExitCode() != 7 || len(job.Tries) != 3 || job.Tries[1].Reason != telev1.Reason_REASON_START_FAILED {
 		t.Errorf("got %v", job)
 	}
 }

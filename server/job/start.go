@@ -103,7 +103,7 @@ func (t *Table) startNew(ctx context.Context, owner, key string, spec *telev1.Jo
 	}
 	t.add(j)
 	t.timings.add(*s.timing)
-	return j, j.secrets != nil, nil
+	return j, spec.Restart != nil, nil
 }
 
 // enter reserves what j needs, or returns the job that was made with its key already.
@@ -290,11 +290,12 @@ func setInit(r *recordv1.Record, id initproc.ID, cgroups []string) {
 // setRunning says that the command runs. From here on a record is not changed, but replaced by a
 // changed copy.
 func (j *Job) setRunning() error {
-	next := proto.Clone(j.record).(*recordv1.Record)
-	j.markRunning(next)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// A start that fails here is undone, and must not look like one that did not (again). Another try is not.
+	next := proto.Clone(j.record).(*recordv1.Record)
+	j.markRunning(next)
+	// A start that fails here is undone, and must not look like one that did not (again). Another try is not: it
+	// runs, can be stopped, and a next server finds the same.
 	if err := writeRecord(j.dir, next); err != nil && !(noSpace(err) && len(next.Job.Tries) > 1) {
 		return err
 	}

@@ -24,7 +24,8 @@ type watch struct {
 	control watched
 	refused *refusing // nil without seccomp_log
 	over    atomic.Bool
-	limited sync.Once // the job was told to stop, for it wrote too much
+	begin   sync.Mutex // held until all of it is waited for: a try is in sight before
+	limited sync.Once  // the job was told to stop, for it wrote too much
 }
 
 // A stream is one of the pipes that the job writes to.
@@ -47,6 +48,8 @@ func (s *stream) fd() int {
 // watch begins to wait for what the job does.
 func (j *Job) watch() error {
 	w := &watch{job: j}
+	w.begin.Lock()
+	defer w.begin.Unlock()
 	j.init.Heard = j.hearBeside
 	w.streams[0].name, w.streams[0].pipe = output.Stdout, j.init.Stdout
 	w.streams[0].screen = j.screen
@@ -65,11 +68,13 @@ func (j *Job) watch() error {
 	}
 	j.mu.Unlock()
 	poll := j.table.poll
+	j.table.at("watch begun")
 	w.refused = j.watchRefused()
 	exit, err := j.init.Exit() // which takes what is known of the start, too: that shall not wake anybody
 	if err != initproc.ErrRunning {
-		w.over.Store(true)
-		go w.finish(exit, err)
+		if w.over.CompareAndSwap(false, true) {
+			go w.finish(exit, err)
+		}
 		return nil
 	}
 	for i := range w.streams {
@@ -81,12 +86,12 @@ func (j *Job) watch() error {
 	if err == nil {
 		err = poll.add(&w.control, j.init.FD(), w.hear)
 	}
-	if err != nil {
-		w.over.Store(true)
-		w.stop()
-		w.refused.stop()
-		j.stopTimers()
+	if err == nil || !w.over.CompareAndSwap(false, true) { // else leave sees to it
+		return nil
 	}
+	w.stop()
+	w.refused.stop()
+	j.stopTimers()
 	return err
 }
 
@@ -177,6 +182,8 @@ func (w *watch) finish(exit initproc.Exit, waitErr error) {
 
 // leave lets go of the job, which runs on: the server ends, and the next one takes it.
 func (w *watch) leave() {
+	w.begin.Lock() // who begins it does not go on with what is closed here
+	defer w.begin.Unlock()
 	w.stop()
 	w.job.besides.over()
 	w.refused.stop()
