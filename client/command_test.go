@@ -348,3 +348,16 @@ func TestExitErrorOfZero(t *testing.T) {
 		}
 	}
 }
+
+// A server that never ends what it says fills no memory.
+func TestRemarks(t *testing.T) {
+	var r remarks
+	for range 100 {
+		if n, err := r.Write(make([]byte, 64<<10)); n != 64<<10 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if r.Len() != maxRemarks {
+		t.Errorf("%d bytes are kept", r.Len())
+	}
+}

@@ -53,7 +53,7 @@ func (c *Client) GetFiles(ctx context.Context, id, path string, out io.Writer) (
 }
 
 func (c *Client) copyFiles(ctx context.Context, id string, t *telev1.FileTransfer, o ExecOptions) ([]string, error) {
-	var said bytes.Buffer
+	var said remarks
 	o.Stderr = &said
 	e, err := c.Exec(ctx, &telev1.ExecStart{JobId: id, Files: t}, o)
 	if err != nil {
@@ -61,4 +61,14 @@ func (c *Client) copyFiles(ctx context.Context, id string, t *telev1.FileTransfe
 	}
 	_, err = e.Wait()
 	return strings.FieldsFunc(said.String(), func(r rune) bool { return r == '\n' }), err
+}
+
+// remarks are what a copy left out. A server sends a tenth of maxRemarks at most; what is behind that is dropped.
+type remarks struct{ bytes.Buffer }
+
+const maxRemarks = 1 << 20
+
+func (r *remarks) Write(p []byte) (int, error) {
+	_, _ = r.Buffer.Write(p[:min(len(p), maxRemarks-r.Len())]) // it never fails
+	return len(p), nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -93,14 +94,30 @@ type execution struct {
 	workers sync.WaitGroup
 }
 
-// said keeps the beginning of what is written.
-type said struct{ text []byte }
+// said keeps the beginning and the end of what is written: warnings, and then why it ended.
+type said struct{ text, end []byte }
 
-// maxSaid is how much that is.
-const maxSaid = 64 << 10
+// So much of either; a name may be 4 KiB, and four times that in quotes.
+const (
+	maxSaid    = 64 << 10
+	maxSaidEnd = 32 << 10
+)
 
 func (s *said) take(data []byte) {
-	s.text = append(s.text, data[:min(len(data), maxSaid-len(s.text))]...)
+	n := min(len(data), maxSaid-len(s.text))
+	s.text, s.end = append(s.text, data[:n]...), append(s.end, data[n:]...)
+	if over := len(s.end) - maxSaidEnd; over > 0 {
+		s.end = append(s.end[:0], s.end[over:]...)
+	}
+}
+
+// all is what was kept, in whole lines.
+func (s *said) all() string {
+	if len(s.end) == 0 {
+		return string(s.text)
+	}
+	first := string(s.text[:bytes.LastIndexByte(s.text, '\n')+1])
+	return first + "(more was said than is kept)\n" + string(s.end[bytes.IndexByte(s.end, '\n')+1:])
 }
 
 // An inbox is input that waits while the command does not read. What else the client says is not behind it.
@@ -193,7 +210,7 @@ func (e *execution) exit() error {
 
 // filesEnd says how a copy ended: an error, or warnings.
 func (e *execution) filesEnd() error {
-	text := job.Printable(string(e.said.text))
+	text := job.Printable(e.said.all())
 	if err := e.FilesEnd(text); err != nil {
 		return toStatus(err)
 	}

@@ -132,16 +132,16 @@ func (t *transfer) in(from, id, to string) error {
 	}
 	packed, packing := io.Pipe()
 	done := make(chan error, 1)
-	var left []string
+	var left leftOut
 	go func() {
-		err := files.Pack(packing, from, func(text string) { left = append(left, text) })
+		err := files.Pack(packing, from, left.add)
 		_ = packing.CloseWithError(err) // it never fails
 		done <- err
 	}()
 	err = t.put(id, to, files.Name(from), t.bar.reader(packed))
 	_ = packed.CloseWithError(errGivenUp) // the same
 	packErr := <-done
-	t.warnings = append(left, t.warnings...)
+	t.warnings = append(left.all(), t.warnings...)
 	if packErr != nil && !errors.Is(packErr, errGivenUp) {
 		return packErr // the reason, or all that is wrong
 	}
@@ -159,26 +159,75 @@ func (t *transfer) put(id, to, name string, in io.Reader) error {
 // out copies out of a job.
 func (t *transfer) out(id, from, to string) error {
 	if to == "-" {
-		warnings, err := t.client.GetFiles(t.ctx, id, from, t.bar.writer(t.streams.Out))
+		warnings, err := t.client.GetFiles(t.ctx, id, from, t.bar.writer(untilDone{t.ctx, t.streams.Out}))
 		t.warnings = append(t.warnings, warnings...)
 		return err
 	}
 	packed, unpacking := io.Pipe()
 	done := make(chan error, 1)
-	var left []string
+	var left leftOut
 	go func() {
-		err := files.Unpack(packed, files.Place{Path: to, Name: files.Name(from)}, func(text string) { left = append(left, text) })
+		err := files.Unpack(packed, files.Place{Path: to, Name: files.Name(from)}, left.add)
 		_ = packed.CloseWithError(errors.Join(err, errGivenUp)) // it never fails
 		done <- err
 	}()
 	warnings, err := t.client.GetFiles(t.ctx, id, from, t.bar.writer(unpacking))
 	_ = unpacking.Close() // the same
 	unpackErr := <-done
-	t.warnings = append(append(t.warnings, warnings...), left...)
+	t.warnings = append(append(t.warnings, warnings...), left.all()...)
 	var write *client.WriteError
 	switch {
 	case unpackErr == nil, errors.Is(unpackErr, files.ErrShort) && err != nil && !errors.As(err, &write):
 		return err // the job's side says why
 	}
 	return unpackErr
+}
+
+// An untilDone gives up a write that takes longer than its context: one to a pipe that nobody reads is
+// interrupted by nothing. Its goroutine then ends with the process, as tele's does.
+type untilDone struct {
+	ctx context.Context
+	io.Writer
+}
+
+func (w untilDone) Write(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := w.Writer.Write(p)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-w.ctx.Done():
+		return 0, w.ctx.Err()
+	}
+}
+
+// A leftOut is what was left out, as far as somebody will read it: how much it is, is the stream's to say.
+type leftOut struct {
+	texts []string
+	size  int
+	more  int
+}
+
+const maxLeftOut = 256 << 10
+
+func (l *leftOut) add(text string) {
+	if l.size += len(text); l.size > maxLeftOut {
+		l.more++
+		return
+	}
+	l.texts = append(l.texts, text)
+}
+
+func (l *leftOut) all() []string {
+	if l.more > 0 {
+		return append(l.texts, fmt.Sprintf("%d more are left out", l.more))
+	}
+	return l.texts
 }

@@ -2,6 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -48,5 +51,35 @@ func TestBar(t *testing.T) {
 	drawn.add(1 << 20)
 	if got := out.String(); strings.Contains(got, "1.0M") {
 		t.Errorf("it is drawn after its end: %q", got)
+	}
+}
+
+// A write to a pipe that nobody reads ends with its context.
+func TestUntilDone(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := untilDone{ctx, write}
+	if n, err := w.Write([]byte("abc")); n != 3 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	time.AfterFunc(time.Millisecond, cancel)
+	if _, err := w.Write(make([]byte, 1<<20)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	read.Close() // ends what still writes
+}
+
+// A stream of things that are left out takes no more memory the longer it is.
+func TestLeftOut(t *testing.T) {
+	var left leftOut
+	for range 100 {
+		left.add(strings.Repeat("x", maxLeftOut/10))
+	}
+	if all := left.all(); len(all) != 11 || all[10] != "90 more are left out" {
+		t.Errorf("%d lines, the last %.100q", len(all), all[len(all)-1])
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
@@ -21,8 +23,14 @@ import (
 // Beside those it has what people write: a number is a text where one is wanted, as in cpu: 1.5, and times are
 // as flags have them. Anchors, aliases and tags are refused: a file says what it says where it says it.
 
-// maxJobFile is more than any request may have.
-const maxJobFile = 4 << 20
+const (
+	// maxJobFile is more than any request may have.
+	maxJobFile = 2 << 20
+	// maxDepth is many times that of a JobSpec. What the parser takes grows with the square of the depth.
+	maxDepth = 64
+	// firstLook is so much of a file that a first look takes no time.
+	firstLook = 64 << 10
+)
 
 // readJobFile is the job in the file at path, which is in when it is "-".
 func readJobFile(path string, in io.Reader) (*telev1.JobSpec, error) {
@@ -48,7 +56,17 @@ func readJobFile(path string, in io.Reader) (*telev1.JobSpec, error) {
 // parseJobFile is the job that text describes, in a file of this name.
 func parseJobFile(name string, text []byte) (*telev1.JobSpec, error) {
 	f := jobFile(name)
-	file, err := parser.ParseBytes(text, 0)
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors begin files so
+	if len(text) > firstLook {
+		if err := f.depth(lexer.Tokenize(string(text[:firstLook]))); err != nil {
+			return nil, err
+		}
+	}
+	tokens := lexer.Tokenize(string(text))
+	if err := f.depth(tokens); err != nil {
+		return nil, err
+	}
+	file, err := parser.Parse(tokens, 0)
 	if err != nil {
 		return nil, f.syntax(err)
 	}
@@ -78,6 +96,39 @@ func (f jobFile) fail(at ast.Node, path, format string, args ...any) error {
 		text = path + ": " + text
 	}
 	return fmt.Errorf("-f %s, line %d: %s", string(f), at.GetToken().Position.Line, text)
+}
+
+// depth refuses what is in too many other things: brackets that are open, and columns that are further right.
+func (f jobFile) depth(tokens token.Tokens) error {
+	open := 0
+	var columns []int
+	for _, t := range tokens {
+		begin := t
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			open++
+		case token.SequenceEndType, token.MappingEndType:
+			open = max(open-1, 0)
+		case token.MappingValueType:
+			if t.Prev != nil {
+				begin = t.Prev // the key
+			}
+			fallthrough
+		case token.SequenceEntryType, token.MappingKeyType:
+			if open > 0 {
+				continue
+			}
+			at := begin.Position.Column
+			for len(columns) > 0 && columns[len(columns)-1] >= at {
+				columns = columns[:len(columns)-1]
+			}
+			columns = append(columns, at)
+		}
+		if open+len(columns) > maxDepth {
+			return fmt.Errorf("-f %s, line %d: more than %d things are in one another; no job has so many", string(f), t.Position.Line, maxDepth)
+		}
+	}
+	return nil
 }
 
 // syntax is an error of the parser's, without the part of the file that it would show.

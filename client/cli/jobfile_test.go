@@ -171,7 +171,7 @@ func TestReadJobFile(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{path + ".gone": "-f: open " + path + ".gone", "/": "-f: read /",
-		"/dev/zero": "-f /dev/zero: this is no job file; it has more than 4194304 bytes"} {
+		"/dev/zero": "-f /dev/zero: this is no job file; it has more than 2097152 bytes"} {
 		if _, err := readJobFile(name, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
@@ -259,4 +259,42 @@ func FuzzJobFile(f *testing.F) {
 			t.Errorf("%q: got %v, want %v", text, got, want)
 		}
 	})
+}
+
+// What is nested deeply is refused before the parser sees it, which would take minutes.
+func TestJobFileDepth(t *testing.T) {
+	var columns strings.Builder
+	for i := range 500 {
+		columns.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	for name, text := range map[string]string{
+		"lists":           "command: " + strings.Repeat("[", 1_000_000),
+		"pairs":           "env: " + strings.Repeat("{a: ", 400_000),
+		"entries":         strings.Repeat("- ", 500_000),
+		"keys":            strings.Repeat("? ", 500_000),
+		"columns":         columns.String(),
+		"closed":          "command: " + strings.Repeat("[", 500) + strings.Repeat("]", 500),
+		"behind a remark": strings.Repeat("# \n", firstLook) + "command: " + strings.Repeat("[", 500),
+	} {
+		if _, err := parseJobFile("f", []byte(text)); err == nil || !strings.Contains(err.Error(), "more than 64 things are in one another") {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+	// Brackets in texts, lists behind lists and keys that become longer are no depth.
+	text := "command: [sh, -c, \"" + strings.Repeat("[", 500) + "\"]\nenv:\n"
+	for i := range 100 {
+		text += "  A" + strings.Repeat("B", i) + ": '{{'\n"
+	}
+	text += "labels: {a: b}\nmounts:\n" + strings.Repeat("  - {source: /a, target: /b}\n", 100)
+	if spec, err := parseJobFile("f", []byte(text)); err != nil || len(spec.Env) != 100 || len(spec.Mounts) != 100 {
+		t.Errorf("what is not deep: %v, %v", spec, err)
+	}
+}
+
+// Some editors begin a file with a byte order mark, and end lines with two bytes.
+func TestJobFileByteOrderMark(t *testing.T) {
+	spec, err := parseJobFile("f", []byte("\ufeffcommand: [echo, hi]\r\nname: web\r\n"))
+	if err != nil || spec.Name != "web" || len(spec.Command) != 2 {
+		t.Errorf("%v, %v", spec, err)
+	}
 }

@@ -174,6 +174,9 @@ func (v *psView) fits(j *telev1.Job) bool {
 // drawnAfter is how long a table stays at least; changes within that time are shown with the next second's.
 const drawnAfter = 100 * time.Millisecond
 
+// leastRows are the header, what is left out, and where the cursor stays.
+const leastRows = 3
+
 // draw writes the table over what was there. Nothing of the terminal is changed that would have to be put back.
 func (v *psView) draw() error {
 	v.drawn = time.Now()
@@ -182,8 +185,8 @@ func (v *psView) draw() error {
 	})
 	sortJobs(jobs, v.Sort)
 	rows := 24
-	if size := sizeOf(v.out); size != nil && size.Row > 1 {
-		rows = int(size.Row)
+	if size := sizeOf(v.out); size != nil && size.Row > 0 {
+		rows = max(int(size.Row), leastRows)
 	}
 	more := ""
 	if over := len(jobs) - (rows - 3); over > 1 {

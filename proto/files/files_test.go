@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -395,4 +396,27 @@ func TestLeftOut(t *testing.T) {
 		}
 	}
 	must(t, Unpack(bytes.NewReader(out.Bytes()), Place{t.TempDir(), "x"}, noWarning(t)))
+}
+
+// While a file is written it has no name: who writes it may be killed, as an agent is when the job's memory is full.
+func TestNameless(t *testing.T) {
+	dir := t.TempDir()
+	data := stream(t, tar.Header{Typeflag: tar.TypeReg, Name: strings.Repeat("x", 90)})
+	read, write := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- Unpack(read, Place{Path: dir, Name: "f"}, noWarning(t)) }()
+	_, err := write.Write(data[:blockSize+10]) // it returns when that was read
+	must(t, err)
+	_, err = write.Write(data[blockSize+10 : blockSize+20])
+	must(t, err)
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
+		t.Errorf("there are %v, %v", list, err)
+	}
+	_, err = write.Write(data[blockSize+20:])
+	must(t, err)
+	must(t, write.Close())
+	must(t, <-done)
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 || list[0].Name() != "f" {
+		t.Errorf("at the end there are %v, %v", list, err)
+	}
 }

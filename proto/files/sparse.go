@@ -47,12 +47,19 @@ func extents(f *os.File, size int64) ([]extent, error) {
 			return nil, err
 		}
 		end, err := f.Seek(start, unix.SEEK_HOLE)
+		if errors.Is(err, unix.ENXIO) { // it became shorter, which who reads it will find
+			end, err = size, nil
+		}
 		if err != nil {
 			return nil, err
 		}
-		if start, end = min(start, size), min(end, size); start == end {
+		if start >= size {
 			break
 		}
+		if end == start {
+			end += page // it became a hole meanwhile; there may be data behind
+		}
+		end = min(end, size)
 		list = append(list, extent{start, end - start})
 		for at = end; len(list) > mostExtents; {
 			hole = max(2*hole, leastHole)

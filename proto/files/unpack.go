@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrShort says that a stream ended before its end. What was whole by then is there.
@@ -349,7 +351,13 @@ func (u *unpacker) put(name string, make func(temporary string) error) error {
 }
 
 func (u *unpacker) file(temporary, name string, h *tar.Header) error {
-	f, err := u.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	dir := path.Dir(temporary)
+	// A file without a name goes with whoever writes it, also by SIGKILL. Not every file system has them.
+	f, err := u.root.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	nameless := err == nil
+	if !nameless {
+		f, err = u.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	}
 	if err != nil {
 		return err
 	}
@@ -360,10 +368,26 @@ func (u *unpacker) file(temporary, name string, h *tar.Header) error {
 	if err := f.Chmod(permissions(h)); err != nil {
 		return err
 	}
+	if nameless {
+		if err := u.name(f, dir, path.Base(temporary)); err != nil {
+			return err
+		}
+	}
 	if err := f.Close(); err != nil {
 		return err
 	}
 	return u.root.Chtimes(temporary, time.Time{}, h.ModTime)
+}
+
+// name gives a file that has none a name, open(2).
+func (u *unpacker) name(f *os.File, dir, base string) error {
+	in, err := u.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	self := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	return os.NewSyscallError("linkat", unix.Linkat(unix.AT_FDCWD, self, int(in.Fd()), base, unix.AT_SYMLINK_FOLLOW))
 }
 
 // page is what a hole is made of.
