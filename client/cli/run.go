@@ -100,7 +100,7 @@ func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 		spec = s.over(file, spec)
 	}
 	if len(spec.Command) == 0 {
-		return nil, errors.New("no command: give it after --, or in a job file with -f")
+		return nil, errors.New("no command: give it after --, or in a job file with -f (see tele run --help)")
 	}
 	if spec.Terminal != nil {
 		addTerminal(spec)

@@ -9,19 +9,16 @@ import (
 
 // Pause freezes the job's processes, and returns when none of them runs. The record says so first: a job
 // that the record does not call paused is never frozen, and of one that it does, the next server makes sure.
-// Who stops the job meanwhile has the last word.
+// Who stops the job meanwhile has the last word, and who did before, too: a job that is to end has to run.
 func (j *Job) Pause(ctx context.Context) error {
 	ctx, cancel := j.table.With(ctx)
 	defer cancel()
 	j.control.Lock()
 	defer j.control.Unlock()
-	j.mu.Lock()
-	err := j.amendLocked(setPaused(true))
-	j.mu.Unlock()
-	if err != nil {
+	if err := j.recordPaused(); err != nil {
 		return err
 	}
-	err = j.group.Freeze(ctx, j.init.Pid)
+	err := j.group.Freeze(ctx, j.init.Pid)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
@@ -33,6 +30,15 @@ func (j *Job) Pause(ctx context.Context) error {
 		return j.group.Thaw()
 	}
 	return nil
+}
+
+func (j *Job) recordPaused() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.endedLocked() && !j.ending && j.record.Stop != nil {
+		return ErrStopping
+	}
+	return j.amendLocked(setPaused(true))
 }
 
 // Resume lets a paused job go on.
@@ -66,15 +72,19 @@ func setPaused(paused bool) func(*recordv1.Record) bool {
 }
 
 // pauseAgain makes sure that a job is frozen which an earlier server has paused, and may have been killed
-// at that.
+// at that. One that was stopped goes on instead.
 func (j *Job) pauseAgain() {
 	j.mu.Lock()
-	paused := j.record.Job.Paused
+	paused, stopping := j.record.Job.Paused, j.record.Stop != nil
 	j.mu.Unlock()
 	if !paused {
 		return
 	}
-	if err := j.Pause(context.Background()); err != nil && !errors.Is(err, ErrEnded) {
-		j.table.options.Log.Err(err).Str("job", j.id).Msg("pause a job again")
+	again := func() error { return j.Pause(context.Background()) }
+	if stopping {
+		again = j.Resume
+	}
+	if err := again(); err != nil && !errors.Is(err, ErrEnded) {
+		j.table.options.Log.Err(err).Str("job", j.id).Msg("pause a job again, or let it go on")
 	}
 }

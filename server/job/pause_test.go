@@ -144,6 +144,36 @@ func TestStopOfPaused(t *testing.T) {
 	}
 }
 
+// A job that is being stopped is not paused: it could not end before it is killed.
+func TestPauseOfStopping(t *testing.T) {
+	table := open(t)
+	j := begin(t, table, sh("trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do :; done"))
+	firstOutput(t, j)
+	if err := j.Stop(unix.SIGTERM, time.Minute, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Pause(t.Context()); !errors.Is(err, ErrStopping) {
+		t.Errorf("got %v", err)
+	}
+	// Nor by the next server, where the one before was killed between the two.
+	j.mu.Lock()
+	err := j.amendLocked(setPaused(true))
+	j.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j = find(t, reopen(t, table), j.id)
+	if j.Snapshot().Paused {
+		t.Error("it is paused")
+	}
+	if err := j.Signal(unix.SIGUSR1, telev1.SignalTarget_SIGNAL_TARGET_COMMAND, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if job := wait(t, j); job.GetExitCode() != 5 {
+		t.Errorf("got %v", job)
+	}
+}
+
 // Pauses and resumes while a job makes processes all the time, ends, and is stopped.
 func TestPauseOfBusy(t *testing.T) {
 	table := open(t)
@@ -171,7 +201,7 @@ func TestPauseOfBusy(t *testing.T) {
 	firstOutput(t, j)
 	stopped := make(chan error, 1)
 	go func() { stopped <- j.Stop(unix.SIGTERM, time.Minute, "me") }()
-	if err := j.Pause(t.Context()); err != nil && !errors.Is(err, ErrEnded) {
+	if err := j.Pause(t.Context()); err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
 		t.Fatal(err)
 	}
 	if err := <-stopped; err != nil {

@@ -112,11 +112,13 @@ func TestPollerRemoveWaits(t *testing.T) {
 	defer unix.Close(fds[1])
 	var w watched
 	began, goOn := make(chan struct{}), make(chan struct{})
-	var over atomic.Bool
+	begin := sync.OnceFunc(func() { close(began) }) // it is called again until it is removed
+	var running atomic.Bool
 	err = p.add(&w, fds[0], func() bool {
-		close(began) // a second call would panic
+		running.Store(true)
+		begin()
 		<-goOn
-		over.Store(true)
+		running.Store(false)
 		return true
 	})
 	if err != nil {
@@ -127,7 +129,7 @@ func TestPollerRemoveWaits(t *testing.T) {
 	removed := make(chan struct{})
 	go func() {
 		p.remove(&w)
-		if !over.Load() {
+		if running.Load() {
 			t.Error("removed while it runs")
 		}
 		close(removed)

@@ -148,6 +148,7 @@ func (r *refusing) next() error {
 	refused, err := r.listener.Refuse(n, errno)
 	if refused {
 		r.job.countRefused(call.String(), int32(errno))
+		r.job.table.at("refused call counted")
 	}
 	return err
 }

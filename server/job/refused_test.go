@@ -68,9 +68,12 @@ func TestRefusedIsBounded(t *testing.T) {
 // Counts go on under the next server; a running job shows them.
 func TestRefusedTakeOver(t *testing.T) {
 	table := with(t, open(t), func(o *Options) { o.Work = WorkDisk }) // the test writes there
+	counted := steps(table, "refused call counted")
 	j := begin(t, table, calls(`libc.umount2(b"/", 0)`, `libc.umount2(b"/", 0)`, `print("ready", flush=True)`,
 		`while not os.path.exists("go"): time.sleep(0.01)`, `libc.umount2(b"/", 0)`))
 	firstOutput(t, j)
+	<-counted // after the answer, and the job goes on meanwhile
+	<-counted
 	if got := texts(j.Snapshot()); !slices.Equal(got, []string{"umount2 EPERM 2"}) {
 		t.Errorf("running: %q", got)
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// ErrStopping is returned for a timeout that comes too late.
+// ErrStopping is returned for a timeout, or a pause, that comes too late.
 var ErrStopping = errors.New("the job is being stopped; that cannot be taken back")
 
 // Update changes limits and the timeout of a running job: all that is asked for, or nothing. A nil timeout

@@ -102,7 +102,7 @@ type JobServiceClient interface {
 	// also at the timeout or a limit, ends the pause after the signal is sent. A
 	// job that is paused stays so across a restart of the server, and when it is
 	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
-	// reason CANNOT_PAUSE.
+	// reason CANNOT_PAUSE; one that is being stopped: STOPPING.
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
 	// Resume lets a paused job go on. One that is not paused is returned as it is.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
@@ -408,7 +408,7 @@ type JobServiceServer interface {
 	// also at the timeout or a limit, ends the pause after the signal is sent. A
 	// job that is paused stays so across a restart of the server, and when it is
 	// paused again. Where the machine cannot freeze it: FAILED_PRECONDITION with
-	// reason CANNOT_PAUSE.
+	// reason CANNOT_PAUSE; one that is being stopped: STOPPING.
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
 	// Resume lets a paused job go on. One that is not paused is returned as it is.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
