@@ -85,7 +85,7 @@ func TestFiles(t *testing.T) {
 	for name, change := range map[string]func(*telev1.JobSpec){
 		"plain":   nil,
 		"overlay": func(s *telev1.JobSpec) { s.Root = RootOverlay },
-		"small":   func(s *telev1.JobSpec) { s.Limits = &telev1.Limits{Pids: "6", Memory: "40M"} },
+		"small":   func(s *telev1.JobSpec) { s.Limits = &telev1.Limits{Pids: "12", Memory: "40M"} }, // some are init's where it has a Go runtime
 		"cwd":     func(s *telev1.JobSpec) { s.Cwd = "/tmp" },
 	} {
 		j := sleeper(t, table, change)

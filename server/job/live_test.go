@@ -19,7 +19,8 @@ func TestLive(t *testing.T) {
 		job := j.Live(brief)
 		u := job.GetUsage()
 		if u.GetMemoryBytes() < 64<<20 || u.GetMemoryBytes() > 200<<20 || u.GetMemoryLimitBytes() != 200<<20 ||
-			u.GetPids() != 2 || u.GetCpuUsec() == 0 || (job.Limits == nil) != brief {
+			u.GetPids() < 2 || // more where init has a Go runtime, with threads
+			u.GetCpuUsec() == 0 || (job.Limits == nil) != brief {
 			t.Errorf("brief %v: got %v", brief, job)
 		}
 	}
@@ -27,7 +28,7 @@ func TestLive(t *testing.T) {
 		t.Errorf("in the record: %v", u)
 	}
 	jobs, _, err := table.List(all, Page{Size: 10, Brief: true, Live: true})
-	if err != nil || len(jobs) != 1 || jobs[0].GetUsage().GetPids() != 2 {
+	if err != nil || len(jobs) != 1 || jobs[0].GetUsage().GetPids() < 2 {
 		t.Errorf("listed: %v, %v", jobs, err)
 	}
 	unlimited := begin(t, table, &telev1.JobSpec{Command: []string{"sleep", "1000"}, Limits: &telev1.Limits{Memory: "max"}})
