@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/telerun/tele/client"
@@ -29,12 +28,32 @@ func (l *life) judgeEvents(job *telev1.Job) {
 			break
 		}
 	}
-	again := slices.Contains(kinds[1:], telev1.EventKind_EVENT_KIND_STARTED)
-	for i, kind := range kinds[1:] { // pauses and resumes take turns, limits change any number of times
-		again = again || kind == kinds[i] && kind != telev1.EventKind_EVENT_KIND_UPDATED
+	// Pauses and resumes take turns; limits change any number of times, and tries may fail one after another.
+	again := false
+	for i, kind := range kinds[1:] {
+		again = again || kind == kinds[i] && kind != telev1.EventKind_EVENT_KIND_UPDATED && kind != telev1.EventKind_EVENT_KIND_RESTARTING
 	}
-	if kinds[0] != telev1.EventKind_EVENT_KIND_STARTED || again || last.Message != job.Message {
+	if kinds[0] != telev1.EventKind_EVENT_KIND_STARTED || again || !triesTold(job, kinds) || last.Message != job.Message {
 		l.wrong("its events are %v, the last %q", kinds, last.Message)
 	}
 	l.world.figures.add("events compared", int64(len(kinds)))
+}
+
+// triesTold tells whether each try was told once. The last one may have failed, with a stop before the next.
+func triesTold(job *telev1.Job, kinds []telev1.EventKind) bool {
+	count := map[telev1.EventKind]int{}
+	for _, kind := range kinds {
+		count[kind]++
+	}
+	begun, failed := 1, max(0, len(job.Tries)-1)
+	if len(job.Tries) > 0 {
+		begun = 0
+	}
+	for _, try := range job.Tries {
+		if try.StartedAt != nil {
+			begun++
+		}
+	}
+	restarting := count[telev1.EventKind_EVENT_KIND_RESTARTING]
+	return count[telev1.EventKind_EVENT_KIND_STARTED] == begun && (restarting == failed || restarting == len(job.Tries))
 }
