@@ -120,7 +120,7 @@ func eventText(e *telev1.Event, s screen) string {
 	if name := job.GetSpec().GetName(); name != "" {
 		about = strings.TrimSuffix(name+": "+about, ": ")
 	}
-	line := fmt.Sprintf("%s  %-12s  %-8s  %s  ", e.Time.AsTime().Local().Format(time.DateTime), job.GetId(), eventName(e.Kind),
+	line := fmt.Sprintf("%s  %-12s  %-10s  %s  ", e.Time.AsTime().Local().Format(time.DateTime), job.GetId(), eventName(e.Kind),
 		printable(job.GetUser()))
 	line += shorten(printable(about), max(s.width-len([]rune(line)), leastCommand))
 	return strings.TrimRight(line, " ")

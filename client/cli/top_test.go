@@ -54,15 +54,15 @@ func TestEventText(t *testing.T) {
 	e := &telev1.Event{Time: timestamppb.New(time.Date(2026, 5, 31, 14, 30, 0, 0, time.Local)), Kind: telev1.EventKind_EVENT_KIND_STARTED,
 		Job: &telev1.Job{Id: "abcdefghijkl", User: "alice", Spec: &telev1.JobSpec{Command: []string{"sh", "-c", strings.Repeat("x\n", 60)}}}}
 	line := eventText(e, screen{width: 80})
-	if len([]rune(line)) != 80 || !strings.HasPrefix(line, "2026-05-31 14:30:00  abcdefghijkl  started   alice  sh -c x x x") {
+	if len([]rune(line)) != 80 || !strings.HasPrefix(line, "2026-05-31 14:30:00  abcdefghijkl  started     alice  sh -c x x x") {
 		t.Errorf("got %q", line)
 	}
 	e.Kind, e.Job.Spec.Name = telev1.EventKind_EVENT_KIND_REMOVED, "web"
-	if line := eventText(e, screen{width: 80}); line != "2026-05-31 14:30:00  abcdefghijkl  removed   alice  web" {
+	if line := eventText(e, screen{width: 80}); line != "2026-05-31 14:30:00  abcdefghijkl  removed     alice  web" {
 		t.Errorf("got %q", line)
 	}
 	e.Kind, e.Message = 99, "exploded"
-	if line := eventText(e, screen{width: 80}); line != "2026-05-31 14:30:00  abcdefghijkl  99        alice  web: exploded" {
+	if line := eventText(e, screen{width: 80}); line != "2026-05-31 14:30:00  abcdefghijkl  99          alice  web: exploded" {
 		t.Errorf("got %q", line)
 	}
 }

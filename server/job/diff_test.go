@@ -25,12 +25,7 @@ func text(diff *telev1.DiffResponse) string {
 // upperLayer makes what an overlay would.
 func upperLayer(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if strings.Contains(os.Getenv("TELE_REQUIRE"), "root") {
-			t.Fatal("TELE_REQUIRE names root, and this is not root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	dir := t.TempDir()
 	for _, name := range []string{"etc/apt/new", "new/sub"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {

@@ -49,7 +49,7 @@ func groupName(t *testing.T) string {
 	return fmt.Sprintf("tele-jobtest-%d-%s", os.Getpid(), strings.NewReplacer("/", "-").Replace(strings.ToLower(t.Name())))
 }
 
-func open(t *testing.T) *Table {
+func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if strings.Contains(os.Getenv("TELE_REQUIRE"), "root") {
@@ -57,6 +57,11 @@ func open(t *testing.T) *Table {
 		}
 		t.Skip("needs root")
 	}
+}
+
+func open(t *testing.T) *Table {
+	t.Helper()
+	needRoot(t)
 	m, err := cgroup.Open(cgroup.Options{Name: groupName(t)})
 	if err != nil {
 		t.Fatal(err)

@@ -173,9 +173,7 @@ func TestParseCursor(t *testing.T) {
 
 // On a full disk events wait, in their order, and nothing half is left between them.
 func TestJournalDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	mnt := t.TempDir()
 	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
