@@ -28,7 +28,8 @@ import (
 // others of the job can stop it. Its pipes and its terminal are the server's own: unlike the main
 // command, one beside it is not there for the next server.
 //
-// It may be this program itself (Spec.Agent), in the copy that nobody can write to (exe.go).
+// It may be this program itself (Spec.Agent), in the copy that nobody can write to (exe.go). One may also come
+// after the main command (RunAfter), and then is alone.
 
 // maxBeside is how many commands may run beside the main one.
 const maxBeside = 16
@@ -190,6 +191,17 @@ func besideFiles(b *builder, s Spec) (fds [3]arg, exe arg) {
 // RunBeside begins a command beside the main one. What becomes of it, the init's Heard is told, with token.
 // The caller closes what it gets.
 func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
+	return i.runBeside(plan, s, message{userUsec: token})
+}
+
+// RunAfter begins a command when the main one has ended, as Exit has said: nothing else runs in the sandbox
+// then. What init says of it comes behind that end, which stays where it is, and so is not heard: only the
+// command's pipes tell. The caller closes what it gets.
+func (i *Init) RunAfter(plan *Plan, s Spec) (*Beside, error) {
+	return i.runBeside(plan, s, message{detail: planAfter})
+}
+
+func (i *Init) runBeside(plan *Plan, s Spec, m message) (*Beside, error) {
 	beside, err := newBeside(s.Stdin, s.Terminal != nil)
 	if err != nil {
 		return nil, err
@@ -210,7 +222,7 @@ func (i *Init) RunBeside(plan *Plan, s Spec, token uint64) (*Beside, error) {
 		}
 		files = append(files, exe)
 	}
-	m := message{kind: msgPlan, value: uint32(len(plan.parts[0])), userUsec: token}
+	m.kind, m.value = msgPlan, uint32(len(plan.parts[0]))
 	if err := i.send(m, files...); err != nil {
 		beside.Close()
 		return nil, err

@@ -190,7 +190,8 @@ func (m *machine) accept() {
 		m.refuse(int32(unix.EPROTO))
 		return
 	}
-	if m.ended { // what would run now would outlive the command
+	// What would run now would outlive the command, but for what waits for its end.
+	if m.ended && !(m.told && m.msg.detail == planAfter) {
 		m.refuse(int32(unix.ESRCH))
 		return
 	}

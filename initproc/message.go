@@ -11,7 +11,7 @@ type message struct {
 	// what runs beside the command it is for BESIDERUNNING the pid, for BESIDEFAILED as for FAILED, for
 	// BESIDEEXIT the wait status.
 	value uint32
-	// detail is for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup, or a
+	// detail is for PLAN planAfter or 0, for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup, or a
 	// process group beside the command's as kill(2) takes it: its negative number), for BESIDEEXIT the pid.
 	detail int32
 	// For PLAN, BESIDERUNNING and BESIDEFAILED, which command beside the main one it is about, in userUsec.
@@ -40,6 +40,8 @@ const (
 
 	// stepRefused stands for the checks before the first step.
 	stepRefused = 1<<32 - 1
+
+	planAfter = 1 // it is for when the command has ended, and the server knows
 
 	targetMain  = 0 // the command
 	targetAll   = 1 // every process of the sandbox but init

@@ -45,7 +45,9 @@ func toStatus(err error) error {
 		return detailed(codes.FailedPrecondition, err.Error(), info("LIMIT_NOT_ENFORCEABLE"))
 	case errors.Is(err, job.ErrStopping):
 		return detailed(codes.FailedPrecondition, err.Error(), info("STOPPING"))
-	case errors.Is(err, job.ErrNotEnded):
+	case errors.Is(err, job.ErrNoFiles):
+		return detailed(codes.FailedPrecondition, err.Error(), info("NO_FILES"))
+	case errors.Is(err, job.ErrNotEnded), errors.Is(err, job.ErrFilesLater):
 		return detailed(codes.FailedPrecondition, err.Error(), info("NOT_ENDED"))
 	case errors.Is(err, job.ErrEnded):
 		return detailed(codes.FailedPrecondition, err.Error(), info("ENDED"))

@@ -71,26 +71,27 @@ func each(ctx context.Context, ids []string, f func(context.Context, string) err
 
 // Commands are the client's commands.
 type Commands struct {
-	Run    Run    `cmd:"" help:"Run a command: stream its output, and exit with its exit code."`
-	Start  Start  `cmd:"" help:"Start a command and print the job's id (run -d)."`
-	Status Status `cmd:"" help:"Show jobs."`
-	Ps     Ps     `cmd:"" help:"List jobs: those that filters let through, sorted, and in a form for scripts."`
-	Top    Top    `cmd:"" help:"Show what running jobs use now: live on a terminal, once elsewhere."`
-	Why    Why    `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
-	Events Events `cmd:"" help:"Show what happened to jobs, or happens: a line each time one starts, ends, or changes."`
-	Logs   Logs   `cmd:"" help:"Show a job's output from the first byte, until it ends."`
-	Attach Attach `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
-	Exec   Exec   `cmd:"" help:"Run a further command in a running job's sandbox."`
-	Cp     Cp     `cmd:"" help:"Copy files into a running job, or out of it."`
-	Kill   Kill   `cmd:"" help:"Send jobs a signal, and no more."`
-	Pause  Pause  `cmd:"" help:"Freeze jobs: their processes stop where they are."`
-	Resume Resume `cmd:"" help:"Let paused jobs go on."`
-	Set    Set    `cmd:"" help:"Change limits and the timeout of a running job."`
-	Stop   Stop   `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
-	Wait   Wait   `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
-	Diff   Diff   `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`
-	Rm     Rm     `cmd:"" help:"Remove ended jobs and their output."`
-	Prune  Prune  `cmd:"" help:"Remove all ended jobs, or those that ended some time ago."`
+	Run      Run      `cmd:"" help:"Run a command: stream its output, and exit with its exit code."`
+	Start    Start    `cmd:"" help:"Start a command and print the job's id (run -d)."`
+	Status   Status   `cmd:"" help:"Show jobs."`
+	Ps       Ps       `cmd:"" help:"List jobs: those that filters let through, sorted, and in a form for scripts."`
+	Top      Top      `cmd:"" help:"Show what running jobs use now: live on a terminal, once elsewhere."`
+	Why      Why      `cmd:"" help:"Say why a job ended as it did, what points to it, and what to do."`
+	Events   Events   `cmd:"" help:"Show what happened to jobs, or happens: a line each time one starts, ends, or changes."`
+	Logs     Logs     `cmd:"" help:"Show a job's output from the first byte, until it ends."`
+	Attach   Attach   `cmd:"" help:"Be in front of a running job again: its output from now on, its input, and signals."`
+	Exec     Exec     `cmd:"" help:"Run a further command in a running job's sandbox."`
+	Cp       Cp       `cmd:"" help:"Copy files into a running job, or out of it."`
+	Download Download `cmd:"" help:"Get the files that a job was asked to leave (run --download), once it has ended."`
+	Kill     Kill     `cmd:"" help:"Send jobs a signal, and no more."`
+	Pause    Pause    `cmd:"" help:"Freeze jobs: their processes stop where they are."`
+	Resume   Resume   `cmd:"" help:"Let paused jobs go on."`
+	Set      Set      `cmd:"" help:"Change limits and the timeout of a running job."`
+	Stop     Stop     `cmd:"" help:"Stop jobs: a signal, and after a grace time a kill."`
+	Wait     Wait     `cmd:"" help:"Wait for jobs to end, and exit with the exit code of the last."`
+	Diff     Diff     `cmd:"" help:"List what a job with --root overlay has changed in its root: A added, C changed, D deleted."`
+	Rm       Rm       `cmd:"" help:"Remove ended jobs and their output."`
+	Prune    Prune    `cmd:"" help:"Remove all ended jobs, or those that ended some time ago."`
 
 	Context Contexts `cmd:"" help:"Give servers names, and choose one."`
 }

@@ -158,8 +158,15 @@ func (t *transfer) put(id, to, name string, in io.Reader) error {
 
 // out copies out of a job.
 func (t *transfer) out(id, from, to string) error {
+	return t.unpack(to, files.Place{Path: to, Name: files.Name(from)}, func(w io.Writer) ([]string, error) {
+		return t.client.GetFiles(t.ctx, id, from, w)
+	})
+}
+
+// unpack puts what get writes there, or with "-" writes it to standard output.
+func (t *transfer) unpack(to string, there files.Place, get func(io.Writer) (warnings []string, err error)) error {
 	if to == "-" {
-		warnings, err := t.client.GetFiles(t.ctx, id, from, t.bar.writer(untilDone{t.ctx, t.streams.Out}))
+		warnings, err := get(t.bar.writer(untilDone{t.ctx, t.streams.Out}))
 		t.warnings = append(t.warnings, warnings...)
 		return err
 	}
@@ -167,11 +174,11 @@ func (t *transfer) out(id, from, to string) error {
 	done := make(chan error, 1)
 	var left leftOut
 	go func() {
-		err := files.Unpack(packed, files.Place{Path: to, Name: files.Name(from)}, left.add)
+		err := files.Unpack(packed, there, left.add)
 		_ = packed.CloseWithError(errors.Join(err, errGivenUp)) // it never fails
 		done <- err
 	}()
-	warnings, err := t.client.GetFiles(t.ctx, id, from, t.bar.writer(unpacking))
+	warnings, err := get(t.bar.writer(unpacking))
 	_ = unpacking.Close() // the same
 	unpackErr := <-done
 	t.warnings = append(append(t.warnings, warnings...), left.all()...)

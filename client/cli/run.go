@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type Spec struct {
 	Timeout    time.Duration     `help:"Stop the command after this time, like 90s." placeholder:"TIME"`
 	Restart    string            `help:"Run the command again when it fails, as another try of the same job: on-failure is up to 3 further tries, on-failure:N up to N. The first waits 1s, or TIME, each that follows twice as long, up to 1m." placeholder:"on-failure[:N[@TIME]]"`
 	StopSignal string            `help:"The signal that asks the command to end, like INT: of tele stop, of the timeout, of a limit (default: TERM)." placeholder:"SIGNAL"`
+	Download   []string          `help:"Keep these files of the job beyond its end, as in glob(7), relative to --cwd or absolute; may be repeated." placeholder:"PATTERN" sep:"none"`
 	Stdin      bool              `name:"interactive" short:"i" help:"Let the command read what tele reads; else its input is empty."`
 	Terminal   bool              `name:"tty" short:"t" help:"Give the command a terminal; with -i, tele's own is it."`
 	Merge      bool              `help:"Make standard error the command's standard output: all in the exact order in which it was written."`
@@ -62,7 +64,7 @@ func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 	}
 	spec := &telev1.JobSpec{Command: command, Env: env, Cwd: s.Cwd, Strict: s.Strict, OutputLimit: s.Output, WorkSize: s.Work,
 		Root: s.Root, RootSize: s.Changes, User: s.User, SeccompLog: s.SeccompLog, Stdin: s.Stdin,
-		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal, Merge: s.Merge,
+		Name: s.Name, Labels: s.Label, Hostname: s.Hostname, StopSignal: s.StopSignal, Merge: s.Merge, Download: s.Download,
 		Limits: &telev1.Limits{Cpu: s.CPU, Memory: s.Memory, IoRead: s.IORead, IoWrite: s.IOWrite, Pids: s.Pids}}
 	if s.Terminal {
 		spec.Terminal = &telev1.TerminalSize{}
@@ -134,10 +136,11 @@ type Run struct {
 	Connection
 	Spec
 	Session
-	Kill   bool `name:"kill-on-disconnect" help:"Stop the job when this tele, or its connection, is gone for 10 s."`
-	Detach bool `short:"d" help:"Print the job's id and return." xor:"end"`
-	DryRun bool `help:"Print the steps that would make the sandbox, and run nothing." xor:"end"`
-	Usage  bool `help:"Print at the end, on stderr, what the job used." xor:"end"`
+	To     string `name:"download-to" help:"Where to put what --download names, each under its path (default: here)." placeholder:"DIR" type:"path"`
+	Kill   bool   `name:"kill-on-disconnect" help:"Stop the job when this tele, or its connection, is gone for 10 s."`
+	Detach bool   `short:"d" help:"Print the job's id and return." xor:"end"`
+	DryRun bool   `help:"Print the steps that would make the sandbox, and run nothing." xor:"end"`
+	Usage  bool   `help:"Print at the end, on stderr, what the job used." xor:"end"`
 }
 
 // Run runs the command.
@@ -148,6 +151,12 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	}
 	if r.File == "-" && spec.Stdin && !r.Detach && !r.DryRun {
 		return errors.New("-f -: standard input is the job file, and cannot be the command's input, too (name a file, or leave out -i)")
+	}
+	switch {
+	case r.To != "" && (r.Detach || r.DryRun):
+		return errors.New("--download-to: nothing is got here; when the job has ended: tele download ID DIR")
+	case r.To != "" && len(spec.Download) == 0:
+		return errors.New("--download-to: say what to keep, too: --download PATTERN")
 	}
 	secrets, err := r.secrets(streams.In, spec)
 	if err != nil {
@@ -192,7 +201,17 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if r.Usage {
 		fmt.Fprint(streams.Err, usageText(ended.GetUsage()))
 	}
-	return s.tell(ended)
+	code := s.tell(ended)
+	if len(spec.Download) == 0 {
+		return code
+	}
+	s.close()
+	if err := download(ctx, c, streams, ended, cmp.Or(r.To, "."), false); err != nil && code == nil {
+		return err
+	} else if err != nil {
+		fmt.Fprintln(streams.Err, "tele:", err)
+	}
+	return code
 }
 
 // Start is `tele start`.

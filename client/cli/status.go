@@ -172,7 +172,22 @@ type jobJSON struct {
 	Paused    bool                 `json:"paused"`
 	Timeout   string               `json:"timeout"` // like 1h30m0s, or none
 	Tries     []tryJSON            `json:"tries"`
+	Files     *filesJSON           `json:"files"` // null without --download, and before the job's end
 	outputJSON
+}
+
+// A filesJSON is what is kept of a job's files.
+type filesJSON struct {
+	Bytes    uint64   `json:"bytes"` // of the tar stream
+	Error    string   `json:"error"`
+	Warnings []string `json:"warnings"`
+}
+
+func filesOf(f *telev1.KeptFiles) *filesJSON {
+	if f == nil {
+		return nil
+	}
+	return &filesJSON{f.Bytes, f.Error, append([]string{}, f.Warnings...)}
 }
 
 type limitJSON struct {
@@ -242,7 +257,7 @@ func jsonOf(jobs []*telev1.Job) []jobJSON {
 			Reason: reasonName(j.Reason), Message: j.Message, Command: j.Spec.GetCommand(), User: j.User,
 			Name: j.Spec.GetName(), Labels: map[string]string{},
 			CreatedAt: instant(j.CreatedAt), StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt),
-			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j), Tries: triesOf(j),
+			Limits: map[string]limitJSON{}, Usage: usageOf(j.Usage), Paused: j.Paused, Timeout: timeoutText(j), Tries: triesOf(j), Files: filesOf(j.Files),
 			outputJSON: outputJSON{j.StdoutBytes, j.StderrBytes, j.DroppedBytes, j.OutputRemoved, j.StdinBytes}}
 		maps.Copy(job.Labels, j.Spec.GetLabels())
 		for _, l := range j.Limits {
@@ -260,7 +275,7 @@ type Links struct {
 
 // linked are the names that tele answers to.
 var linked = []string{"teleworker", "telerun", "tele-run", "tele-start", "tele-status", "tele-ps", "tele-events", "tele-top", "tele-logs",
-	"tele-why", "tele-attach", "tele-exec", "tele-cp", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
+	"tele-why", "tele-attach", "tele-exec", "tele-cp", "tele-download", "tele-kill", "tele-pause", "tele-resume", "tele-set", "tele-stop", "tele-wait", "tele-rm", "tele-prune", "tele-diff", "tele-serve",
 	"tele-doctor", "tele-certs", "tele-context",
 	"tele-completion", "tele-help", "tele-version"}
 

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is the agent: this program once more, as a command in a job's sandbox beside the job's own. It is the
+// This is the agent: this program once more, as a command in a job's sandbox beside the job's own, or after it. It is the
 // job's user, behind the same walls and within the same limits, and so can read and write what the job can,
 // and nothing else; a server would read and write what root can. The stream is its standard input or output.
 // What it says on standard error is for whoever wanted the copy: warnings, or when it exits with 1, why.
@@ -25,6 +25,11 @@ func PackCommand(source string) []string { return []string{AgentName, "pack", so
 // UnpackCommand is that of one that unpacks.
 func UnpackCommand(to Place) []string { return []string{AgentName, "unpack", to.Path, to.Name} }
 
+// CollectCommand is that of one that collects; a Collection hears what it says.
+func CollectCommand(patterns []string) []string {
+	return append([]string{AgentName, "collect"}, patterns...)
+}
+
 // Agent is that role; it returns the exit code.
 func Agent(args []string) int {
 	// Others of the job are the same user. They gain nothing by it, but what it says could be theirs. Where the
@@ -39,6 +44,8 @@ func Agent(args []string) int {
 		err = fmt.Errorf("%s is the inner part of tele cp and is started by a server alone; use: tele cp", AgentName)
 	case len(args) == 2 && args[0] == "pack":
 		err = Pack(os.Stdout, args[1], warn)
+	case len(args) > 1 && args[0] == "collect":
+		collect(os.Stdout, args[1:], warn)
 	case len(args) == 3 && args[0] == "unpack":
 		err = Unpack(os.Stdin, Place{Path: args[1], Name: args[2]}, warn)
 	default:

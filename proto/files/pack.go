@@ -39,24 +39,47 @@ func Pack(w io.Writer, source string, warn func(string)) error {
 		source = strings.TrimRight(source, "/") + "/."
 		name = "."
 	}
-	out := bufio.NewWriterSize(w, pieceSize)
-	p := &packer{tar: tar.NewWriter(out), out: out, warn: warn, links: map[inode]string{}, buf: make([]byte, pieceSize)}
+	p := newPacker(w, warn)
+	p.one = true
 	if err := p.add(source, name); err != nil {
 		return err
 	}
 	if p.entries == 0 {
 		return fmt.Errorf("%s is neither a file nor a directory", show(source))
 	}
-	if err := errors.Join(p.tar.Close(), out.Flush()); err != nil {
-		return err
+	return p.end()
+}
+
+func newPacker(w io.Writer, warn func(string)) *packer {
+	out := bufio.NewWriterSize(w, pieceSize)
+	return &packer{tar: tar.NewWriter(out), out: out, warn: warn, links: map[inode]string{}, buf: make([]byte, pieceSize)}
+}
+
+// An UnreadError is what could not be read, of a stream that has all the rest and is whole.
+type UnreadError struct {
+	First error
+	More  int // how many others
+}
+
+func (e *UnreadError) Error() string {
+	if e.More == 0 {
+		return e.First.Error()
 	}
-	switch p.unread {
-	case 0:
-		return nil
-	case 1:
-		return p.first
+	return fmt.Sprintf("%v (and %d more)", e.First, e.More)
+}
+
+// Unwrap returns the cause.
+func (e *UnreadError) Unwrap() error { return e.First }
+
+// end ends the stream.
+func (p *packer) end() error {
+	if err := errors.Join(p.tar.Close(), p.out.Flush()); err != nil {
+		return writeError{err}
 	}
-	return fmt.Errorf("%w (and %d more)", p.first, p.unread-1)
+	if p.unread > 0 {
+		return &UnreadError{p.first, p.unread - 1}
+	}
+	return nil
 }
 
 // Size is about how much content Pack will write; what cannot be read counts as nothing.
@@ -82,6 +105,7 @@ type packer struct {
 	warn    func(string)
 	links   map[inode]string // names of files that have several
 	buf     []byte
+	one     bool // it is for one thing
 	entries int
 	unread  int
 	first   error // of those that could not be read
@@ -97,24 +121,29 @@ func (e writeError) Unwrap() error { return e.error }
 
 // add writes what is at the path from, as name. An error ends it all.
 func (p *packer) add(from, name string) error {
-	err := p.one(from, name)
+	err := p.any(from, name)
 	var fatal writeError
 	switch {
 	case err == nil || errors.As(err, &fatal):
 		return err
-	case p.entries == 0: // it is all that was asked for
+	case p.one && p.entries == 0: // it is all that was asked for
 		return err
 	case errors.Is(err, fs.ErrNotExist):
 		p.warn(show(from) + " is left out: it went while it was to be read")
 		return nil
 	}
-	if p.unread++; p.first == nil {
-		p.first = err
-	}
+	p.lacks(err)
 	return nil
 }
 
-func (p *packer) one(from, name string) error {
+// lacks notes what could not be read.
+func (p *packer) lacks(err error) {
+	if p.unread++; p.first == nil {
+		p.first = err
+	}
+}
+
+func (p *packer) any(from, name string) error {
 	info, err := os.Lstat(from)
 	if err != nil {
 		return failed("read", from, err)

@@ -33,6 +33,7 @@ var rights = map[string][]Role{
 	telev1.JobService_Remove_FullMethodName:       doers,
 	telev1.JobService_Prune_FullMethodName:        doers,
 	telev1.JobService_Diff_FullMethodName:         anyRole,
+	telev1.JobService_StreamFiles_FullMethodName:  anyRole,
 	telev1.JobService_ListTimings_FullMethodName:  admins, // of everybody's jobs
 
 	healthv1.Health_Check_FullMethodName: anyRole,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/telerun/tele/initproc"
+	recordv1 "github.com/telerun/tele/proto/tele/record/v1"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
 )
@@ -129,10 +130,16 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, init *initproc.
 	case !running:
 		return s, nil, ErrEnded
 	}
+	s, err = j.sandboxOf(record, spec)
+	return s, init, err
+}
+
+// sandboxOf is what besideSpec returns, of a job with this record.
+func (j *Job) sandboxOf(record *recordv1.Record, spec *telev1.JobSpec) (s initproc.Spec, err error) {
 	own, t := record.Job.Spec, j.table
 	where, err := t.findPlaces(&telev1.JobSpec{User: own.User})
 	if err != nil {
-		return s, nil, err
+		return s, err
 	}
 	name, gid := where.whom(record.Uid)
 	env := maps.Clone(own.Env)
@@ -150,7 +157,7 @@ func (j *Job) besideSpec(spec *telev1.JobSpec) (s initproc.Spec, init *initproc.
 	if s.Cwd == "" {
 		s.Cwd = initproc.Home
 	}
-	return s, init, nil
+	return s, nil
 }
 
 // Done is closed when it has ended.

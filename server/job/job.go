@@ -63,6 +63,8 @@ type Job struct {
 	retry    retry
 
 	secrets []*telev1.Secret // for further tries
+
+	giveUpFiles context.CancelCauseFunc // while they are collected
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
@@ -186,6 +188,9 @@ func (j *Job) stop(signal syscall.Signal, grace time.Duration, reason telev1.Rea
 func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason telev1.Reason, message string) error {
 	switch {
 	case j.endedLocked():
+		return nil
+	case j.giveUpFiles != nil:
+		j.giveUpFiles(errors.New(message + " while they were collected"))
 		return nil
 	case j.retry.waiting:
 		j.concludeLocked(&recordv1.Stop{Reason: reason, Message: message})
@@ -355,6 +360,9 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.Usage.WallUsec = &wall
 	again := j.endTry(record)
 	if !again {
+		if j.keepFiles(record, waitErr) == ErrClosing {
+			return false
+		}
 		j.removeWork()
 	}
 	err := j.table.writeWhenRoom(j, record)

@@ -111,6 +111,9 @@ func (t *Table) read(id string) found {
 			if err := t.space.Add(dir); err != nil {
 				t.options.Log.Err(err).Str("job", id).Msg("count the output")
 			}
+			if n := record.Job.Files.GetBytes(); n > 0 {
+				t.space.Set(filesPath(dir), int64(n))
+			}
 		}
 		j.makeThin()
 	}
@@ -270,6 +273,8 @@ func (t *Table) recoverLost(j *Job) error {
 		why = "the machine was restarted while the job ran"
 	}
 	lost(job, why)
+	noFiles(job, sandboxGone)
+	j.dropFiles()
 	job.Paused = false
 	job.EndedAt = now()
 	j.endTry(record)

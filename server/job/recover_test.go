@@ -401,7 +401,7 @@ func crash() {
 		select {} // a signal of a child's end would end unix.Pause
 	}
 	spec := sh(`echo out; unshare -U true 2>/dev/null; while [ ! -s f ]; do sleep 0.01; done; cat f; exit 6`)
-	spec.SeccompLog = true
+	spec.SeccompLog, spec.Download = true, []string{"f"}
 	j, err := table.Start(context.Background(), "me", "k", spec)
 	if err != nil {
 		panic(err)
@@ -423,7 +423,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		{"request checked", false}, {"place reserved", false}, {"directory made", false}, {"output made", false},
 		{"cgroup and plan made", false}, {"init started", false}, {"limits set", false},
 		{"record written", false}, {"command running", true}, {"record to be told", true}, {"start recorded", true},
-		{"refused call taken", true}, {"end seen", true}, {"end recorded", true}, {"sandbox closed", true},
+		{"refused call taken", true}, {"end seen", true}, {"files begun", true}, {"files collected", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {
 		t.Run(test.step, func(t *testing.T) {
 			table := open(t)
@@ -471,6 +471,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 			}
 			if r := job.Refused; len(r) != 1 || r[0].Call != "unshare(CLONE_NEWUSER)" || r[0].Count != 1 {
 				t.Errorf("refused: %v", r)
+			}
+			if names := keptNames(t, j); names != "f" {
+				t.Errorf("kept: %q", names)
 			}
 			table.running.Wait() // the sandbox goes when the end was told
 			if r, err := readRecord(j.dir); err != nil || !initproc.Gone(initID(r)) {

@@ -409,6 +409,7 @@ func (j *Job) settle(record *recordv1.Record, again bool) {
 			wall := uint64(max(0, job.EndedAt.AsTime().Sub(job.StartedAt.AsTime()).Microseconds()))
 			job.Usage.WallUsec = &wall
 		}
+		noFiles(job, "the job ended when none of its tries ran, and their sandboxes were gone")
 		j.removeWork()
 	}
 	err := j.table.writeWhenRoom(j, record)

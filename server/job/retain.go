@@ -80,7 +80,7 @@ func (t *Table) removeEnded(j *Job) error {
 	t.forget(j)
 	t.events.tellRemoved(job)
 	err := removeJob(j.dir)
-	t.space.Remove(j.dir)
+	j.giveBackRoom()
 	return err
 }
 
@@ -193,13 +193,19 @@ func (j *Job) removeOutput() error {
 	if err := removeFiles(j.dir); err != nil {
 		return err
 	}
-	j.table.space.Remove(j.dir)
+	j.giveBackRoom()
 	if err != nil {
 		return err
 	}
 	j.mu.Lock() // for who reads it just now, and would cut off what looks unfinished
 	defer j.mu.Unlock()
 	return writeRecord(j.dir, next)
+}
+
+// giveBackRoom says that what the job had kept is removed.
+func (j *Job) giveBackRoom() {
+	j.table.space.Remove(j.dir)
+	j.table.space.Remove(filesPath(j.dir))
 }
 
 // removeOutputAgain does what a server that was killed has left to do of that. Nobody else has the job yet.

@@ -333,7 +333,7 @@ func (j *Job) undo() error {
 		errs = append(errs, j.log.Close())
 	}
 	errs = append(errs, removeJob(j.dir))
-	j.table.space.Remove(j.dir)
+	j.giveBackRoom()
 	j.table.forget(j)
 	j.table.release(j)
 	j.table.running.Done()

@@ -206,7 +206,7 @@ func (l *Log) accountLocked() {
 			size += recordSize
 		}
 	}
-	l.space.set(l.dir, size)
+	l.space.Set(l.dir, size)
 }
 
 // Discard moves what is in the pipe to nowhere, so that a job whose output may or can not be kept

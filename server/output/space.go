@@ -46,11 +46,17 @@ func (s *Space) Add(dir string) error {
 		}
 		size += info.Size()
 	}
-	s.set(dir, size)
+	s.Set(dir, size)
 	return nil
 }
 
-// Remove forgets a log whose files were removed, and wakes who waits for room.
+// Take reserves n bytes for a file beside the logs, which is counted by its path; Set then says how large it is.
+func (s *Space) Take(path string, n int64) error {
+	_, err := s.take(path, n, n)
+	return err
+}
+
+// Remove forgets a log or a file that was removed, and wakes who waits for room.
 func (s *Space) Remove(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,9 +130,9 @@ func (s *Space) take(dir string, least, most int64) (int64, error) {
 	return most, nil
 }
 
-// set says how much a log takes now. It wakes nobody: a log that fails on a full disk gives its
+// Set says how much a log, or a file beside them, takes now. It wakes nobody: a log that fails on a full disk gives its
 // reservation back each time, and all would wake each other without end.
-func (s *Space) set(dir string, size int64) {
+func (s *Space) Set(dir string, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used += size - s.logs[dir]

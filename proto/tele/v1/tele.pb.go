@@ -16,8 +16,8 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED, STOPPING, BETWEEN_TRIES or
-//                        FILES_FAILED
+//                        PAUSED, STOPPING, BETWEEN_TRIES, FILES_FAILED or
+//                        NO_FILES
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -699,7 +699,17 @@ type JobSpec struct {
 	WarnBefore *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
 	// Run the command again when it has failed; unset is once. Not together with
 	// stdin or terminal.
-	Restart       *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
+	Restart *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
+	// Files of the job's that are kept beyond its end, for StreamFiles: patterns
+	// as of glob(7) without braces, relative to cwd, or absolute. What fits is kept
+	// with all that is in it, under its path. At most 64, of at most 4,095 bytes
+	// each, none with "..". They are read once the command has ended, however it
+	// did, and no process of the job is left, in its sandbox and with its limits
+	// (some 8M of its memory and 4 of its processes), and before the job is said
+	// to have ended; for 10 min at most. Together they may take as much as
+	// output_limit, and are kept and removed with the output. With restart they
+	// are those of the last try.
+	Download      []string `protobuf:"bytes,30,rep,name=download,proto3" json:"download,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -905,6 +915,13 @@ func (x *JobSpec) GetWarnBefore() *durationpb.Duration {
 func (x *JobSpec) GetRestart() *Restart {
 	if x != nil {
 		return x.Restart
+	}
+	return nil
+}
+
+func (x *JobSpec) GetDownload() []string {
+	if x != nil {
+		return x.Download
 	}
 	return nil
 }
@@ -1329,7 +1346,9 @@ type Job struct {
 	// the last, without ended_at. Reason, message, exit_code, signal and usage of
 	// the job are those of its end: where it ended between two tries, exit_code,
 	// signal and usage are the last try's.
-	Tries         []*Try `protobuf:"bytes,22,rep,name=tries,proto3" json:"tries,omitempty"`
+	Tries []*Try `protobuf:"bytes,22,rep,name=tries,proto3" json:"tries,omitempty"`
+	// With JobSpec.download, what became of it; set when the job has ended.
+	Files         *KeptFiles `protobuf:"bytes,26,opt,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1518,6 +1537,78 @@ func (x *Job) GetTries() []*Try {
 	return nil
 }
 
+func (x *Job) GetFiles() *KeptFiles {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// KeptFiles is what was kept of an ended job's files.
+type KeptFiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of the tar stream that StreamFiles sends; 0 when nothing is kept.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Why not all is there that was asked for; empty when it is.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// What was left out because it is no file, directory or link, or went while
+	// it was read; at most 16 KiB.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptFiles) Reset() {
+	*x = KeptFiles{}
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptFiles) ProtoMessage() {}
+
+func (x *KeptFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptFiles.ProtoReflect.Descriptor instead.
+func (*KeptFiles) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *KeptFiles) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *KeptFiles) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *KeptFiles) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // Try is one run of the command of a job with JobSpec.restart.
 type Try struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1541,7 +1632,7 @@ type Try struct {
 
 func (x *Try) Reset() {
 	*x = Try{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1644,7 @@ func (x *Try) String() string {
 func (*Try) ProtoMessage() {}
 
 func (x *Try) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1657,7 @@ func (x *Try) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Try.ProtoReflect.Descriptor instead.
 func (*Try) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Try) GetStartedAt() *timestamppb.Timestamp {
@@ -1648,7 +1739,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1751,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1764,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1742,7 +1833,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1845,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1858,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1930,7 +2021,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2033,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2046,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -2007,7 +2098,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2110,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2123,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Secret) GetName() string {
@@ -2062,7 +2153,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2165,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2178,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -2120,7 +2211,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2223,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2236,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -2182,7 +2273,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2285,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2298,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -2244,7 +2335,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2347,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2360,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cause) GetKind() string {
@@ -2333,7 +2424,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2436,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2449,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -2444,7 +2535,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2547,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2560,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2503,7 +2594,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2606,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2619,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2563,7 +2654,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2666,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2679,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2613,7 +2704,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2716,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2729,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2673,7 +2764,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2776,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2789,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2719,7 +2810,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +2822,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +2835,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2765,7 +2856,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2868,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2881,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2811,7 +2902,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2914,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2927,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2857,7 +2948,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2960,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2973,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -2910,7 +3001,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3013,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3026,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -2970,7 +3061,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3073,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3086,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -3026,7 +3117,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3129,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3142,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -3102,7 +3193,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3205,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3218,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -3157,7 +3248,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3260,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3273,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -3208,7 +3299,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3311,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3324,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -3255,7 +3346,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3358,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3371,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -3341,7 +3432,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3444,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3457,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -3444,7 +3535,7 @@ type FileTransfer struct {
 
 func (x *FileTransfer) Reset() {
 	*x = FileTransfer{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3547,7 @@ func (x *FileTransfer) String() string {
 func (*FileTransfer) ProtoMessage() {}
 
 func (x *FileTransfer) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3560,7 @@ func (x *FileTransfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileTransfer.ProtoReflect.Descriptor instead.
 func (*FileTransfer) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FileTransfer) GetDirection() FileDirection {
@@ -3513,7 +3604,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3616,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3629,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3582,7 +3673,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3685,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3698,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3635,7 +3726,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3738,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3751,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3681,7 +3772,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3784,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3797,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3741,7 +3832,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +3844,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +3857,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchRequest) GetCursor() string {
@@ -3826,7 +3917,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3929,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3942,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchResponse) GetCursor() string {
@@ -3887,7 +3978,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +3990,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4003,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3972,7 +4063,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4075,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4088,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -4072,7 +4163,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4084,7 +4175,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4097,7 +4188,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -4142,6 +4233,107 @@ func (x *StreamOutputResponse) GetEvent() OutputEvent {
 	return OutputEvent_OUTPUT_EVENT_UNSPECIFIED
 }
 
+// StreamFilesRequest says what to read.
+type StreamFilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id, a unique prefix of it, or its name.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Where to begin, in bytes; past what there is: OUT_OF_RANGE.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamFilesRequest) Reset() {
+	*x = StreamFilesRequest{}
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamFilesRequest) ProtoMessage() {}
+
+func (x *StreamFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamFilesRequest.ProtoReflect.Descriptor instead.
+func (*StreamFilesRequest) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *StreamFilesRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *StreamFilesRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// StreamFilesResponse is a piece of the tar stream.
+type StreamFilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes that follow those of the message before.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamFilesResponse) Reset() {
+	*x = StreamFilesResponse{}
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamFilesResponse) ProtoMessage() {}
+
+func (x *StreamFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamFilesResponse.ProtoReflect.Descriptor instead.
+func (*StreamFilesResponse) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *StreamFilesResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // RemoveRequest names a job.
 type RemoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4153,7 +4345,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4357,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4370,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -4199,7 +4391,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4403,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4416,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -4245,7 +4437,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4257,7 +4449,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4270,7 +4462,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -4293,7 +4485,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4305,7 +4497,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4318,7 +4510,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -4346,7 +4538,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4358,7 +4550,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4371,7 +4563,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -4396,7 +4588,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4408,7 +4600,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4421,7 +4613,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -4458,7 +4650,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +4662,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4675,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -4509,7 +4701,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4521,7 +4713,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +4726,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -4555,7 +4747,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +4759,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +4772,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -4632,7 +4824,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4644,7 +4836,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4657,7 +4849,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4708,7 +4900,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4720,7 +4912,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4733,7 +4925,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Mark) GetStep() string {
@@ -4754,7 +4946,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\a\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\a\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -4785,7 +4977,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"warnSignal\x12:\n" +
 	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"warnBefore\x12*\n" +
-	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x1a6\n" +
+	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x12\x1a\n" +
+	"\bdownload\x18\x1e \x03(\tR\bdownload\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -4814,7 +5007,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\tR\aapplied\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x17\n" +
-	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\xdb\x06\n" +
+	"\awhy_not\x18\x05 \x01(\tR\x06whyNot\"\x85\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.tele.v1.JobSpecR\x04spec\x12\x12\n" +
@@ -4841,9 +5034,14 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"stdinBytes\x12\x16\n" +
 	"\x06paused\x18\x14 \x01(\bR\x06paused\x123\n" +
 	"\atimeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\"\n" +
-	"\x05tries\x18\x16 \x03(\v2\f.tele.v1.TryR\x05triesB\f\n" +
+	"\x05tries\x18\x16 \x03(\v2\f.tele.v1.TryR\x05tries\x12(\n" +
+	"\x05files\x18\x1a \x01(\v2\x12.tele.v1.KeptFilesR\x05filesB\f\n" +
 	"\n" +
-	"_exit_code\"\xf2\x02\n" +
+	"_exit_code\"S\n" +
+	"\tKeptFiles\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xf2\x02\n" +
 	"\x03Try\x129\n" +
 	"\n" +
 	"started_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
@@ -5053,7 +5251,12 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1e\n" +
 	"\x03job\x18\x05 \x01(\v2\f.tele.v1.JobR\x03job\x12*\n" +
-	"\x05event\x18\x06 \x01(\x0e2\x14.tele.v1.OutputEventR\x05event\"&\n" +
+	"\x05event\x18\x06 \x01(\x0e2\x14.tele.v1.OutputEventR\x05event\"C\n" +
+	"\x12StreamFilesRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\")\n" +
+	"\x13StreamFilesResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"&\n" +
 	"\rRemoveRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"0\n" +
 	"\x0eRemoveResponse\x12\x1e\n" +
@@ -5145,7 +5348,7 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHANGE_KIND_ADDED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x032\xb8\b\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\x84\t\n" +
 	"\n" +
 	"JobService\x126\n" +
 	"\x05Start\x12\x15.tele.v1.StartRequest\x1a\x16.tele.v1.StartResponse\x120\n" +
@@ -5166,7 +5369,8 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\x06Remove\x12\x16.tele.v1.RemoveRequest\x1a\x17.tele.v1.RemoveResponse\x126\n" +
 	"\x05Prune\x12\x15.tele.v1.PruneRequest\x1a\x16.tele.v1.PruneResponse\x123\n" +
 	"\x04Diff\x12\x14.tele.v1.DiffRequest\x1a\x15.tele.v1.DiffResponse\x12H\n" +
-	"\vListTimings\x12\x1b.tele.v1.ListTimingsRequest\x1a\x1c.tele.v1.ListTimingsResponseB.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
+	"\vListTimings\x12\x1b.tele.v1.ListTimingsRequest\x1a\x1c.tele.v1.ListTimingsResponse\x12J\n" +
+	"\vStreamFiles\x12\x1b.tele.v1.StreamFilesRequest\x1a\x1c.tele.v1.StreamFilesResponse0\x01B.Z,github.com/telerun/tele/proto/tele/v1;telev1b\x06proto3"
 
 var (
 	file_tele_v1_tele_proto_rawDescOnce sync.Once
@@ -5181,7 +5385,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -5199,174 +5403,180 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(*Limits)(nil),                // 13: tele.v1.Limits
 	(*LimitStatus)(nil),           // 14: tele.v1.LimitStatus
 	(*Job)(nil),                   // 15: tele.v1.Job
-	(*Try)(nil),                   // 16: tele.v1.Try
-	(*RefusedCall)(nil),           // 17: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 18: tele.v1.Usage
-	(*StartRequest)(nil),          // 19: tele.v1.StartRequest
-	(*Secret)(nil),                // 20: tele.v1.Secret
-	(*StartResponse)(nil),         // 21: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 22: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 23: tele.v1.GetResponse
-	(*Cause)(nil),                 // 24: tele.v1.Cause
-	(*ListRequest)(nil),           // 25: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 26: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 27: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 28: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 29: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 30: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 31: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 32: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 33: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 34: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 35: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 36: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 37: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 38: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 39: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 40: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 41: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 42: tele.v1.ExecStart
-	(*FileTransfer)(nil),          // 43: tele.v1.FileTransfer
-	(*ExecResponse)(nil),          // 44: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 45: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 46: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 47: tele.v1.WaitResponse
-	(*WatchRequest)(nil),          // 48: tele.v1.WatchRequest
-	(*WatchResponse)(nil),         // 49: tele.v1.WatchResponse
-	(*Event)(nil),                 // 50: tele.v1.Event
-	(*StreamOutputRequest)(nil),   // 51: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 52: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 53: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 54: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 55: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 56: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 57: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 58: tele.v1.DiffResponse
-	(*Change)(nil),                // 59: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 60: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 61: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 62: tele.v1.Timing
-	(*Mark)(nil),                  // 63: tele.v1.Mark
-	nil,                           // 64: tele.v1.JobSpec.EnvEntry
-	nil,                           // 65: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 66: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
+	(*KeptFiles)(nil),             // 16: tele.v1.KeptFiles
+	(*Try)(nil),                   // 17: tele.v1.Try
+	(*RefusedCall)(nil),           // 18: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 19: tele.v1.Usage
+	(*StartRequest)(nil),          // 20: tele.v1.StartRequest
+	(*Secret)(nil),                // 21: tele.v1.Secret
+	(*StartResponse)(nil),         // 22: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 23: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 24: tele.v1.GetResponse
+	(*Cause)(nil),                 // 25: tele.v1.Cause
+	(*ListRequest)(nil),           // 26: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 27: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 28: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 29: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 30: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 31: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 32: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 33: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 34: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 35: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 36: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 37: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 38: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 39: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 40: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 41: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 42: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 43: tele.v1.ExecStart
+	(*FileTransfer)(nil),          // 44: tele.v1.FileTransfer
+	(*ExecResponse)(nil),          // 45: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 46: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 47: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 48: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 49: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 50: tele.v1.WatchResponse
+	(*Event)(nil),                 // 51: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 52: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 53: tele.v1.StreamOutputResponse
+	(*StreamFilesRequest)(nil),    // 54: tele.v1.StreamFilesRequest
+	(*StreamFilesResponse)(nil),   // 55: tele.v1.StreamFilesResponse
+	(*RemoveRequest)(nil),         // 56: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 57: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 58: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 59: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 60: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 61: tele.v1.DiffResponse
+	(*Change)(nil),                // 62: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 63: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 64: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 65: tele.v1.Timing
+	(*Mark)(nil),                  // 66: tele.v1.Mark
+	nil,                           // 67: tele.v1.JobSpec.EnvEntry
+	nil,                           // 68: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 69: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 70: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	64, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	67, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
 	13, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	67, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	70, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
 	12, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
 	11, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	65, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	67, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	68, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	70, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
 	10, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
-	67, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	70, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
 	9,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
 	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
 	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	68, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	68, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	68, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	71, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	71, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	71, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
 	14, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	18, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	17, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	67, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	16, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
-	68, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
-	68, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
-	2,  // 23: tele.v1.Try.reason:type_name -> tele.v1.Reason
-	18, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
-	9,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	20, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
-	15, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	15, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	24, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 30: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	67, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	15, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	67, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	15, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 35: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	15, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	15, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	15, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	13, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	67, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	42, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	11, // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	66, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	11, // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	43, // 47: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
-	4,  // 48: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
-	6,  // 49: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	45, // 50: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	15, // 51: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	68, // 52: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
-	5,  // 53: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
-	50, // 54: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
-	68, // 55: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
-	5,  // 56: tele.v1.Event.kind:type_name -> tele.v1.EventKind
-	15, // 57: tele.v1.Event.job:type_name -> tele.v1.Job
-	6,  // 58: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	68, // 59: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	6,  // 60: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	68, // 61: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	15, // 62: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	7,  // 63: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	15, // 64: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	67, // 65: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	59, // 66: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	8,  // 67: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	62, // 68: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	68, // 69: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	63, // 70: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	67, // 71: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	19, // 72: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	22, // 73: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	25, // 74: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	27, // 75: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	29, // 76: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	31, // 77: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	33, // 78: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	35, // 79: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	37, // 80: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	39, // 81: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	41, // 82: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	46, // 83: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	48, // 84: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
-	51, // 85: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	53, // 86: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	55, // 87: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	57, // 88: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	60, // 89: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	21, // 90: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	23, // 91: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	26, // 92: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	28, // 93: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	30, // 94: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	32, // 95: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	34, // 96: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	36, // 97: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	38, // 98: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	40, // 99: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	44, // 100: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	47, // 101: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	49, // 102: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
-	52, // 103: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	54, // 104: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	56, // 105: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	58, // 106: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	61, // 107: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	90, // [90:108] is the sub-list for method output_type
-	72, // [72:90] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	19, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	18, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	70, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	17, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
+	16, // 21: tele.v1.Job.files:type_name -> tele.v1.KeptFiles
+	71, // 22: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	71, // 23: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	2,  // 24: tele.v1.Try.reason:type_name -> tele.v1.Reason
+	19, // 25: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	9,  // 26: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	21, // 27: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	15, // 28: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	15, // 29: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	25, // 30: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 31: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	70, // 32: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	15, // 33: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	70, // 34: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	15, // 35: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 36: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	15, // 37: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	15, // 38: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	15, // 39: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	13, // 40: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	70, // 41: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 42: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	11, // 43: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	43, // 44: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	11, // 45: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	69, // 46: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	11, // 47: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	44, // 48: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
+	4,  // 49: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
+	6,  // 50: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	46, // 51: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	15, // 52: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	71, // 53: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 54: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	51, // 55: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	71, // 56: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	5,  // 57: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	15, // 58: tele.v1.Event.job:type_name -> tele.v1.Job
+	6,  // 59: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	71, // 60: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	6,  // 61: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	71, // 62: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	15, // 63: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	7,  // 64: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	15, // 65: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	70, // 66: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	62, // 67: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	8,  // 68: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	65, // 69: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	71, // 70: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	66, // 71: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	70, // 72: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	20, // 73: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	23, // 74: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	26, // 75: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	28, // 76: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	30, // 77: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	32, // 78: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	34, // 79: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	36, // 80: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	38, // 81: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	40, // 82: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	42, // 83: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	47, // 84: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	49, // 85: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	52, // 86: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	56, // 87: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	58, // 88: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	60, // 89: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	63, // 90: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	54, // 91: tele.v1.JobService.StreamFiles:input_type -> tele.v1.StreamFilesRequest
+	22, // 92: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	24, // 93: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	27, // 94: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	29, // 95: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	31, // 96: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	33, // 97: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	35, // 98: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	37, // 99: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	39, // 100: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	41, // 101: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	45, // 102: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	48, // 103: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	50, // 104: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	53, // 105: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	57, // 106: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	59, // 107: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	61, // 108: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	64, // 109: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	55, // 110: tele.v1.JobService.StreamFiles:output_type -> tele.v1.StreamFilesResponse
+	92, // [92:111] is the sub-list for method output_type
+	73, // [73:92] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -5375,16 +5585,16 @@ func file_tele_v1_tele_proto_init() {
 		return
 	}
 	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[42].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -16,8 +16,8 @@
 //                        BAD_CWD, BAD_MOUNT, LIMIT_NOT_ENFORCEABLE, SANDBOX_FAILED,
 //                        NOT_ENDED, ENDED, OUTPUT_REMOVED, NO_OVERLAY,
 //                        DIFF_UNKNOWN, NO_INPUT, NO_TERMINAL, CANNOT_PAUSE,
-//                        PAUSED, STOPPING, BETWEEN_TRIES or
-//                        FILES_FAILED
+//                        PAUSED, STOPPING, BETWEEN_TRIES, FILES_FAILED or
+//                        NO_FILES
 //   OUT_OF_RANGE         an offset is past what there is; or, with reason
 //                        EVENTS_GONE, the events behind a cursor are not kept
 //   PERMISSION_DENIED    the caller's role or the server's configuration
@@ -67,6 +67,7 @@ const (
 	JobService_Prune_FullMethodName        = "/tele.v1.JobService/Prune"
 	JobService_Diff_FullMethodName         = "/tele.v1.JobService/Diff"
 	JobService_ListTimings_FullMethodName  = "/tele.v1.JobService/ListTimings"
+	JobService_StreamFiles_FullMethodName  = "/tele.v1.JobService/StreamFiles"
 )
 
 // JobServiceClient is the client API for JobService service.
@@ -161,6 +162,13 @@ type JobServiceClient interface {
 	// ListTimings says how long the last starts of this server took, step by
 	// step. It is for administrators alone.
 	ListTimings(ctx context.Context, in *ListTimingsRequest, opts ...grpc.CallOption) (*ListTimingsResponse, error)
+	// StreamFiles sends what is kept of an ended job's files (JobSpec.download):
+	// one tar stream, in pieces. A reader whose stream was cut asks again with
+	// the offset that it has come to. Of a job that runs it is
+	// FAILED_PRECONDITION with reason NOT_ENDED, of one without download
+	// NO_FILES, where nothing could be kept FILES_FAILED with Job.files.error,
+	// and OUTPUT_REMOVED when they went with the job's output.
+	StreamFiles(ctx context.Context, in *StreamFilesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamFilesResponse], error)
 }
 
 type jobServiceClient struct {
@@ -375,6 +383,25 @@ func (c *jobServiceClient) ListTimings(ctx context.Context, in *ListTimingsReque
 	return out, nil
 }
 
+func (c *jobServiceClient) StreamFiles(ctx context.Context, in *StreamFilesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamFilesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JobService_ServiceDesc.Streams[4], JobService_StreamFiles_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamFilesRequest, StreamFilesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_StreamFilesClient = grpc.ServerStreamingClient[StreamFilesResponse]
+
 // JobServiceServer is the server API for JobService service.
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
@@ -467,6 +494,13 @@ type JobServiceServer interface {
 	// ListTimings says how long the last starts of this server took, step by
 	// step. It is for administrators alone.
 	ListTimings(context.Context, *ListTimingsRequest) (*ListTimingsResponse, error)
+	// StreamFiles sends what is kept of an ended job's files (JobSpec.download):
+	// one tar stream, in pieces. A reader whose stream was cut asks again with
+	// the offset that it has come to. Of a job that runs it is
+	// FAILED_PRECONDITION with reason NOT_ENDED, of one without download
+	// NO_FILES, where nothing could be kept FILES_FAILED with Job.files.error,
+	// and OUTPUT_REMOVED when they went with the job's output.
+	StreamFiles(*StreamFilesRequest, grpc.ServerStreamingServer[StreamFilesResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }
 
@@ -530,6 +564,9 @@ func (UnimplementedJobServiceServer) Diff(context.Context, *DiffRequest) (*DiffR
 }
 func (UnimplementedJobServiceServer) ListTimings(context.Context, *ListTimingsRequest) (*ListTimingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTimings not implemented")
+}
+func (UnimplementedJobServiceServer) StreamFiles(*StreamFilesRequest, grpc.ServerStreamingServer[StreamFilesResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamFiles not implemented")
 }
 func (UnimplementedJobServiceServer) mustEmbedUnimplementedJobServiceServer() {}
 func (UnimplementedJobServiceServer) testEmbeddedByValue()                    {}
@@ -840,6 +877,17 @@ func _JobService_ListTimings_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_StreamFiles_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StreamFilesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(JobServiceServer).StreamFiles(m, &grpc.GenericServerStream[StreamFilesRequest, StreamFilesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JobService_StreamFilesServer = grpc.ServerStreamingServer[StreamFilesResponse]
+
 // JobService_ServiceDesc is the grpc.ServiceDesc for JobService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -925,6 +973,11 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "StreamOutput",
 			Handler:       _JobService_StreamOutput_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "StreamFiles",
+			Handler:       _JobService_StreamFiles_Handler,
 			ServerStreams: true,
 		},
 	},
