@@ -36,6 +36,7 @@ type fake struct {
 	answer func(ctx context.Context, request any) (any, error)
 	stream func(*telev1.StreamOutputRequest, grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error
 	watch  func(*telev1.WatchRequest, grpc.ServerStreamingServer[telev1.WatchResponse]) error
+	files  func(*telev1.StreamFilesRequest, grpc.ServerStreamingServer[telev1.StreamFilesResponse]) error
 	input  func(grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]) error
 }
 
@@ -51,6 +52,13 @@ func (f *fake) Watch(r *telev1.WatchRequest, s grpc.ServerStreamingServer[telev1
 		return status.Error(codes.Unimplemented, "no events")
 	}
 	return f.watch(r, s)
+}
+
+func (f *fake) StreamFiles(r *telev1.StreamFilesRequest, s grpc.ServerStreamingServer[telev1.StreamFilesResponse]) error {
+	if f.files == nil {
+		return status.Error(codes.Unimplemented, "no files")
+	}
+	return f.files(r, s)
 }
 
 func (f *fake) StreamOutput(r *telev1.StreamOutputRequest, s grpc.ServerStreamingServer[telev1.StreamOutputResponse]) error {

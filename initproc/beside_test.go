@@ -284,3 +284,52 @@ func TestAgent(t *testing.T) {
 		_ = f.Close()
 	}
 }
+
+// When the main command has ended, what comes after it is carried out and nothing else, also for a next server; how
+// it ended stays known.
+func TestRunAfter(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sh", "-c", "echo main >/tmp/file; sleep 1000 & exit 9")
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := func() {
+		t.Helper()
+		exit, err := i.Exit()
+		for ; err == ErrRunning; exit, err = i.Exit() {
+			readable(t, i.FD())
+		}
+		if err != nil || exit.Status.ExitStatus() != 9 {
+			t.Fatalf("got %v, %v", exit, err)
+		}
+	}
+	ended()
+	s.Command = []string{"sh", "-c", "cat /tmp/file; kill -0 -1 2>/dev/null || echo alone"}
+	plan, err := NewBesidePlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := i.RunBeside(plan, s, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(late.Close)
+	if out := all(t, late.Stdout); out != "" {
+		t.Errorf("a command beside one that has ended wrote %q", out)
+	}
+	for range 3 {
+		b, err := i.RunAfter(plan, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Close)
+		if err := b.Executed(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+		if out := all(t, b.Stdout); out != "main\nalone\n" {
+			t.Errorf("got %q, %q", out, all(t, b.Stderr))
+		}
+		ended()
+	}
+}

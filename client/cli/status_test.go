@@ -68,7 +68,7 @@ func TestJSONNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, job := range list {
-		names(t, job, "command created_at dropped_bytes ended_at exit_code job_id labels limits message name output_removed paused reason "+
+		names(t, job, "command created_at dropped_bytes ended_at exit_code files job_id labels limits message name output_removed paused reason "+
 			"started_at status stderr_bytes stdin_bytes stdout_bytes timeout tries usage user")
 		names(t, job["usage"].(map[string]any), "cpu_system_usec cpu_usec cpu_user_usec io_read_bytes io_write_bytes "+
 			"largest_process_bytes memory_peak_bytes oom_kills pids_limit_hits pids_peak stall_cpu_usec stall_io_usec "+

@@ -147,6 +147,17 @@ func TestOtherReader(t *testing.T) {
 	}
 }
 
+// members are the names in a stream.
+func members(t *testing.T, stream []byte) (names []string) {
+	t.Helper()
+	r := tar.NewReader(bytes.NewReader(stream))
+	for h, err := r.Next(); err != io.EOF; h, err = r.Next() {
+		must(t, err)
+		names = append(names, h.Name)
+	}
+	return names
+}
+
 func makeSparse(t *testing.T, path string, size int64, data ...int64) {
 	t.Helper()
 	f, err := os.Create(path)

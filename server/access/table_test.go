@@ -38,6 +38,7 @@ var cells = []struct {
 	{"/tele.v1.JobService/Remove", true, true, false, false},
 	{"/tele.v1.JobService/Prune", true, true, false, false},
 	{"/tele.v1.JobService/Diff", true, true, true, false},
+	{"/tele.v1.JobService/StreamFiles", true, true, true, false},
 	{"/tele.v1.JobService/ListTimings", true, false, false, false},
 	{"/grpc.health.v1.Health/Check", true, true, true, false},
 	{"/grpc.health.v1.Health/List", true, true, true, false},
