@@ -1,9 +1,11 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +72,7 @@ func (l *life) judge(job *telev1.Job) {
 	}
 	if l.judgeEnd(job) {
 		l.judgeOutput(job, a)
+		l.judgeFiles(job)
 	}
 	for _, f := range l.readers {
 		l.judgeFollower(job, f, a)
@@ -152,6 +155,37 @@ func (l *life) judgeOutput(job *telev1.Job, a account) {
 			l.wrong("output: %s", text)
 		}
 	}
+}
+
+// judgeFiles checks what is kept of a job that leaves a file. Whose init is killed meanwhile leaves none.
+func (l *life) judgeFiles(job *telev1.Job) {
+	w := l.world
+	if l.plan.leaves == nil {
+		return
+	}
+	w.mu.Lock()
+	killed := w.initsKilled[job.Id]
+	w.mu.Unlock()
+	if job.Files.GetError() != "" && killed {
+		w.figures.add("files lost with an init that was killed", 1)
+		return
+	}
+	var stream bytes.Buffer
+	err := w.witness.KeptFiles(context.Background(), job.Id, &stream)
+	files := tar.NewReader(bytes.NewReader(stream.Bytes()))
+	var left []byte
+	if err == nil {
+		if _, err = files.Next(); err == nil {
+			left, err = io.ReadAll(files)
+		}
+	}
+	switch {
+	case err != nil || job.Files.GetError() != "" || int(job.Files.GetBytes()) != stream.Len():
+		l.wrong("the file that it leaves: %v; the record says %v, there are %d bytes", err, job.Files, stream.Len())
+	case !bytes.Equal(left, l.plan.leaves):
+		l.wrong("%s", difference("the file that it leaves", left, l.plan.leaves))
+	}
+	w.figures.add("files compared", 1)
 }
 
 // difference says where two things that should be the same are not.

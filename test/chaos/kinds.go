@@ -25,6 +25,8 @@ type plan struct {
 	codes          []int32
 	stdout, stderr []byte
 	check          func(stdout, stderr []byte) string
+	// leaves is what the file is that it leaves; nil for none.
+	leaves []byte
 }
 
 // stopping is how a job is stopped.
@@ -58,6 +60,7 @@ var kinds = []kind{
 	{"orphans", 6, orphans},
 	{"output limit", 5, outputLimit},
 	{"tried again", 6, triedAgain},
+	{"leaves a file", 6, leaves},
 	{"no command", 5, noCommand},
 	{"no cwd", 2, noCwd},
 }
@@ -246,6 +249,15 @@ func triedAgain(c chance) plan {
 		}
 		return ""
 	}
+	return p
+}
+
+// leaves leaves a file to be downloaded.
+func leaves(c chance) plan {
+	n := c.between(1, 500)
+	p := exits(c.between(0, 1)*9, "yes | head -c %dK >left; sleep 0.0%d", n, c.between(1, 9))
+	p.spec.Download = []string{"left"}
+	p.leaves = []byte(strings.Repeat("y\n", n<<9))
 	return p
 }
 
