@@ -189,7 +189,7 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 			switch {
 			case err == nil:
 				continue
-			case !noSpace(err) && !errors.Is(err, output.ErrFull):
+			case !noSpace(err) && !errors.Is(err, output.ErrFull), j.table.options.StopWhenFull:
 				return n, err
 			}
 			j.table.tidyUp()

@@ -137,6 +137,15 @@ func TestKeepFilesWaitsForRoom(t *testing.T) {
 	}
 }
 
+// With StopWhenFull nothing waits.
+func TestKeepFilesWhenFull(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20; o.StopWhenFull = true })
+	job, _ := run(t, table, keeping("head -c 3000000 /dev/zero >f; exit 5", "f"))
+	if job.GetExitCode() != 5 || job.Files.Bytes != 0 || !strings.Contains(job.Files.Error, "has reached its limit") {
+		t.Errorf("got %v", job)
+	}
+}
+
 // Each sandbox has its own: of a job that is tried again the last one's are kept, and none where that could not
 // be asked.
 func TestKeepFilesOfTries(t *testing.T) {
