@@ -150,14 +150,16 @@ func TestKeepFilesWhenFull(t *testing.T) {
 // be asked.
 func TestKeepFilesOfTries(t *testing.T) {
 	table := open(t)
+	waiting := steps(table, "waiting for the next try")
 	spec := again("echo >$(cat /proc/sys/kernel/random/uuid); exit 1", 2, 10*time.Millisecond)
 	spec.Download = []string{"*"}
 	job, _ := run(t, table, spec)
 	if names := keptNames(t, find(t, table, job.Id)); len(strings.Fields(names)) != 1 || len(job.Tries) != 3 {
 		t.Errorf("kept %q, %v", names, job)
 	}
+	<-waiting
+	<-waiting
 	spec.Restart.Backoff = nil
-	waiting := steps(table, "waiting for the next try")
 	j := begin(t, table, spec)
 	<-waiting
 	if err := j.Stop(unix.SIGTERM, 0, "me"); err != nil {
