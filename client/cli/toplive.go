@@ -4,172 +4,115 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
-// This file is `tele top` on a terminal. It draws with a handful of escape sequences that every terminal since
-// the VT100 and xterm knows; docs/RATIONALE.md says why no library does.
-
-const (
-	takeScreen = "\x1b[?1049h\x1b[?25l" // another screen than the shell's, without a cursor
-	giveBack   = "\x1b[?25h\x1b[?1049l"
-	home       = "\x1b[H"
-	clearLine  = "\x1b[K"
-	clearBelow = "\x1b[J"
-)
+// This file is `tele top` on a terminal, which bubbletea draws, and gives back however it ends.
 
 // topKeys sort.
-var topKeys = map[byte]string{'c': "cpu", 'm': "memory", 'i': "io", 'p': "pids", 'a': "age", 'u': "user", 'j': "job"}
-
-// errQuit ends the view.
-var errQuit = errors.New("quit")
+var topKeys = map[string]string{"c": "cpu", "m": "memory", "i": "io", "p": "pids", "a": "age", "u": "user", "j": "job"}
 
 // A topView is what is shown, and how.
 type topView struct {
 	*Top
-	out     io.Writer
+	look    tea.Cmd
+	screen  screen
+	rows    int
 	reverse bool
 	loads   topLoads
+	err     error // why it ended
 }
 
-// live shows the jobs until q is typed. However it ends, the terminal is as it was.
-func (t *Top) live(ctx context.Context, c *client.Client, streams Streams) (err error) {
-	if in, ok := streams.In.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		before, err := term.MakeRaw(int(in.Fd()))
-		if err != nil {
-			return fmt.Errorf("take the terminal: %w (tele top --once needs none)", err)
-		}
-		raw(streams.Err, true)
-		defer func() {
-			raw(streams.Err, false)
-			_ = term.Restore(int(in.Fd()), before) // a terminal that is gone needs it not
-		}()
-	}
+// A topLook is the jobs at one time.
+type topLook struct {
+	jobs []*telev1.Job
+	err  error
+	at   time.Time
+}
+
+// live shows the jobs until q is typed.
+func (t *Top) live(ctx context.Context, c *client.Client, streams Streams) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGWINCH, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	v := &topView{Top: t, screen: screenOf(streams.Out), look: func() tea.Msg {
+		jobs, err := t.list(ctx, c)
+		return topLook{jobs, err, time.Now()}
+	}}
+	program := tea.NewProgram(v, tea.WithContext(ctx), tea.WithInput(streams.In), tea.WithOutput(streams.Out),
+		tea.WithoutSignalHandler())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
-	v := &topView{Top: t, out: streams.Out}
-	if _, err := io.WriteString(v.out, takeScreen); err != nil {
-		return err
-	}
-	defer func() { _, _ = io.WriteString(v.out, giveBack) }() // a terminal that is gone needs it not
-	err = v.run(ctx, c, keysOf(ctx, streams.In), signals)
-	if err == errQuit {
-		return nil
-	}
-	return err
-}
-
-// keysOf reads what is typed. The goroutine ends with the process: nothing interrupts it.
-func keysOf(ctx context.Context, in io.Reader) <-chan byte {
-	keys := make(chan byte)
 	go func() {
-		var key [1]byte
-		for {
-			if _, err := io.ReadFull(in, key[:]); err != nil {
-				return
-			}
-			select {
-			case keys <- key[0]:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return keys
-}
-
-// run shows what comes, and does what is typed, also while the server is away.
-func (v *topView) run(ctx context.Context, c *client.Client, keys <-chan byte, signals <-chan os.Signal) error {
-	type look struct {
-		jobs []*telev1.Job
-		err  error
-		at   time.Time
-	}
-	looks := make(chan look)
-	go func() {
-		for {
-			jobs, err := v.list(ctx, c)
-			select {
-			case looks <- look{jobs, err, time.Now()}:
-			case <-ctx.Done():
-				return
-			}
-			select {
-			case <-time.After(v.Interval):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	for {
 		select {
-		case l := <-looks:
-			if l.err != nil {
-				return l.err
-			}
-			v.loads.take(l.jobs, l.at)
-		case key := <-keys:
-			if err := v.press(key); err != nil {
-				return err
-			}
 		case s := <-signals:
-			if s != unix.SIGWINCH {
-				return exitError(128 + int(s.(unix.Signal)))
-			}
+			program.Send(s)
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
-		if err := v.draw(); err != nil {
-			return err
-		}
+	}()
+	raw(streams.Err, true)
+	defer raw(streams.Err, false)
+	_, err := program.Run()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && !errors.Is(err, tea.ErrInterrupted):
+		return fmt.Errorf("take the terminal: %w (tele top --once needs none)", err)
 	}
+	return v.err
 }
 
-func (v *topView) press(key byte) error {
-	const ctrlC = 3
-	switch by := topKeys[key]; {
-	case key == 'q' || key == ctrlC:
-		return errQuit
-	case key == 'r':
-		v.reverse = !v.reverse
-	case by != "":
-		v.Sort, v.reverse = by, false
+// Init looks for the first time.
+func (v *topView) Init() tea.Cmd { return v.look }
+
+// Update takes what comes, and does what is typed, also while the server is away.
+func (v *topView) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+	switch m := m.(type) {
+	case topLook:
+		if v.err = m.err; m.err != nil {
+			return v, tea.Quit
+		}
+		v.loads.take(m.jobs, m.at)
+		return v, tea.Tick(v.Interval, func(time.Time) tea.Msg { return v.look() })
+	case tea.WindowSizeMsg:
+		v.screen.width, v.rows = m.Width, m.Height
+	case tea.KeyPressMsg:
+		switch by, key := topKeys[m.String()], m.String(); {
+		case key == "q" || key == "ctrl+c":
+			return v, tea.Quit
+		case key == "r":
+			v.reverse = !v.reverse
+		case by != "":
+			v.Sort, v.reverse = by, false
+		}
+	case unix.Signal:
+		v.err = exitError(128 + int(m))
+		return v, tea.Quit
 	}
-	return nil
+	return v, nil
 }
 
-// draw writes the whole screen in one go.
-func (v *topView) draw() error {
-	rows := 24
-	if size := sizeOf(v.out); size != nil && size.Row > 0 {
-		rows = int(size.Row)
-	}
-	s := screenOf(v.out)
-	lines := []string{v.summary(), ""}
-	lines = append(lines, v.loads.table(v.Sort, v.reverse, s.width)...)
-	if len(lines) > rows {
-		lines = lines[:rows]
-	}
+// View is the whole screen.
+func (v *topView) View() tea.View {
+	lines := append([]string{v.summary(), ""}, v.loads.table(v.Sort, v.reverse, v.screen.width)...)
+	lines = lines[:min(len(lines), max(v.rows, 1))]
 	for i, line := range lines {
-		lines[i] = shorten(line, s.width) // none may go on in the next
-		if i == 2 && s.color {
+		lines[i] = shorten(line, v.screen.width) // none may go on in the next
+		if i == 2 && v.screen.color {
 			lines[i] = colored(lines[i], "1")
 		}
 	}
-	_, err := io.WriteString(v.out, home+strings.Join(lines, clearLine+"\r\n")+clearLine+clearBelow)
-	return err
+	view := tea.NewView(strings.Join(lines, "\n"))
+	view.AltScreen = true
+	return view
 }
 
 // summary is the first line.
