@@ -13,6 +13,7 @@ import (
 	"github.com/telerun/tele/client"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // This file is `tele top` on a terminal, which bubbletea draws, and gives back however it ends.
@@ -46,7 +47,11 @@ func (t *Top) live(ctx context.Context, c *client.Client, streams Streams) error
 		jobs, err := t.list(ctx, c)
 		return topLook{jobs, err, time.Now()}
 	}}
-	program := tea.NewProgram(v, tea.WithContext(ctx), tea.WithInput(streams.In), tea.WithOutput(streams.Out),
+	in := streams.In
+	if f, ok := in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		in = nil // nobody types there
+	}
+	program := tea.NewProgram(v, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(streams.Out),
 		tea.WithoutSignalHandler())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
