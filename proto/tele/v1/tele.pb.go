@@ -698,8 +698,26 @@ type JobSpec struct {
 	WarnSignal string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
 	WarnBefore *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
 	// Run the command again when it has failed; unset is once. Not together with
-	// stdin or terminal.
-	Restart       *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
+	// stdin, terminal or upload.
+	Restart *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
+	// Files that are in the sandbox before the command runs: at most 16 places,
+	// which are filled in this order. What goes there comes through WriteInput,
+	// ahead of what is the command's standard input: for each place a tar stream
+	// as FileTransfer has it, in pieces. A piece is its length in bytes, 4 bytes
+	// with the highest first, and so many bytes; the length 0 ends the place, and
+	// the length 0xFFFFFFFF says that no more will come, and fails the job. With
+	// stdin what comes after the last place is the command's, else there is no
+	// more to write.
+	//
+	// The job runs, and its timeout with it, from when it waits for its files.
+	// What unpacks them is its first process, which then becomes the command: it
+	// is the job's user, within the job's limits, and takes some 8 MiB of memory
+	// and 8 processes. What it leaves out it says on the job's standard error.
+	// When it fails it says why there, and the job ends with exit code 125; so it
+	// does with 127 for a command that is not there, and 126 for one that cannot
+	// be executed, which here are no errors of Start. Not together with restart
+	// or terminal.
+	Upload        []*FilePlace `protobuf:"bytes,31,rep,name=upload,proto3" json:"upload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -909,6 +927,72 @@ func (x *JobSpec) GetRestart() *Restart {
 	return nil
 }
 
+func (x *JobSpec) GetUpload() []*FilePlace {
+	if x != nil {
+		return x.Upload
+	}
+	return nil
+}
+
+// FilePlace is where files go in a job's sandbox.
+type FilePlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the job sees it, relative to the directory that the command starts in.
+	// At most 4,095 bytes, not empty.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What the copy is called where path is a directory; else path is the copy
+	// of the one file or directory that comes. At most 255 bytes, without "/",
+	// and neither "." nor "..". When it is empty, all that comes goes into the
+	// directory path, which is made if need be.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilePlace) Reset() {
+	*x = FilePlace{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilePlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilePlace) ProtoMessage() {}
+
+func (x *FilePlace) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilePlace.ProtoReflect.Descriptor instead.
+func (*FilePlace) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FilePlace) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FilePlace) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Restart is when a job's command is run again, as another try of the same job:
 // after it exited with another code than 0, was ended by a signal that tele did
 // not send, or was killed at its memory limit. Never after it was stopped, by
@@ -939,7 +1023,7 @@ type Restart struct {
 
 func (x *Restart) Reset() {
 	*x = Restart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1035,7 @@ func (x *Restart) String() string {
 func (*Restart) ProtoMessage() {}
 
 func (x *Restart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1048,7 @@ func (x *Restart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restart.ProtoReflect.Descriptor instead.
 func (*Restart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Restart) GetMaxRetries() uint32 {
@@ -993,7 +1077,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1089,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1102,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -1052,7 +1136,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1148,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1161,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Mount) GetSource() string {
@@ -1124,7 +1208,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1220,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1233,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Limits) GetCpu() string {
@@ -1210,7 +1294,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1306,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1319,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -1336,7 +1420,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1432,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1445,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Job) GetId() string {
@@ -1541,7 +1625,7 @@ type Try struct {
 
 func (x *Try) Reset() {
 	*x = Try{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1637,7 @@ func (x *Try) String() string {
 func (*Try) ProtoMessage() {}
 
 func (x *Try) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1650,7 @@ func (x *Try) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Try.ProtoReflect.Descriptor instead.
 func (*Try) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Try) GetStartedAt() *timestamppb.Timestamp {
@@ -1648,7 +1732,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1744,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1757,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1742,7 +1826,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1838,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1851,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -1930,7 +2014,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2026,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2039,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -2007,7 +2091,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2103,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2116,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Secret) GetName() string {
@@ -2062,7 +2146,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2158,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2171,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -2120,7 +2204,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2216,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2229,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -2182,7 +2266,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2278,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2291,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -2244,7 +2328,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2340,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2353,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cause) GetKind() string {
@@ -2333,7 +2417,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2429,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2442,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -2444,7 +2528,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2540,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2553,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2503,7 +2587,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2599,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2612,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2563,7 +2647,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2659,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2672,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2613,7 +2697,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2709,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2722,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2673,7 +2757,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2769,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2782,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2719,7 +2803,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +2815,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +2828,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2765,7 +2849,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2861,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2874,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2811,7 +2895,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2907,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2920,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2857,7 +2941,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2953,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2966,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -2910,7 +2994,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3006,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3019,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -2970,7 +3054,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3066,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3079,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -3026,7 +3110,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3122,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3135,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -3102,7 +3186,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3198,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3211,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -3157,7 +3241,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3253,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3266,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -3208,7 +3292,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3304,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3317,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -3255,7 +3339,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3351,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3364,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -3341,7 +3425,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3437,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3450,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -3444,7 +3528,7 @@ type FileTransfer struct {
 
 func (x *FileTransfer) Reset() {
 	*x = FileTransfer{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3540,7 @@ func (x *FileTransfer) String() string {
 func (*FileTransfer) ProtoMessage() {}
 
 func (x *FileTransfer) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3553,7 @@ func (x *FileTransfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileTransfer.ProtoReflect.Descriptor instead.
 func (*FileTransfer) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FileTransfer) GetDirection() FileDirection {
@@ -3513,7 +3597,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3609,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3622,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3582,7 +3666,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3678,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3691,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3635,7 +3719,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3731,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3744,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3681,7 +3765,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3777,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3790,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3741,7 +3825,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +3837,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +3850,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchRequest) GetCursor() string {
@@ -3826,7 +3910,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3922,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3935,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchResponse) GetCursor() string {
@@ -3887,7 +3971,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +3983,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +3996,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3972,7 +4056,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4068,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4081,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -4072,7 +4156,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4084,7 +4168,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4097,7 +4181,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -4153,7 +4237,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4249,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4262,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -4199,7 +4283,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4295,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4308,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -4245,7 +4329,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4257,7 +4341,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4270,7 +4354,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -4293,7 +4377,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4305,7 +4389,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4318,7 +4402,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -4346,7 +4430,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4358,7 +4442,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4371,7 +4455,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -4396,7 +4480,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4408,7 +4492,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4421,7 +4505,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -4458,7 +4542,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +4554,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4567,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -4509,7 +4593,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4521,7 +4605,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +4618,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -4555,7 +4639,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +4651,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +4664,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -4632,7 +4716,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4644,7 +4728,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4657,7 +4741,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4708,7 +4792,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4720,7 +4804,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4733,7 +4817,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Mark) GetStep() string {
@@ -4754,7 +4838,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\a\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\b\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -4785,13 +4869,17 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"warnSignal\x12:\n" +
 	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"warnBefore\x12*\n" +
-	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x1a6\n" +
+	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x12*\n" +
+	"\x06upload\x18\x1f \x03(\v2\x12.tele.v1.FilePlaceR\x06upload\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
+	"\tFilePlace\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"_\n" +
 	"\aRestart\x12\x1f\n" +
 	"\vmax_retries\x18\x01 \x01(\rR\n" +
 	"maxRetries\x123\n" +
@@ -5181,7 +5269,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -5193,180 +5281,182 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 7: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 8: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 9: tele.v1.JobSpec
-	(*Restart)(nil),               // 10: tele.v1.Restart
-	(*TerminalSize)(nil),          // 11: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 12: tele.v1.Mount
-	(*Limits)(nil),                // 13: tele.v1.Limits
-	(*LimitStatus)(nil),           // 14: tele.v1.LimitStatus
-	(*Job)(nil),                   // 15: tele.v1.Job
-	(*Try)(nil),                   // 16: tele.v1.Try
-	(*RefusedCall)(nil),           // 17: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 18: tele.v1.Usage
-	(*StartRequest)(nil),          // 19: tele.v1.StartRequest
-	(*Secret)(nil),                // 20: tele.v1.Secret
-	(*StartResponse)(nil),         // 21: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 22: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 23: tele.v1.GetResponse
-	(*Cause)(nil),                 // 24: tele.v1.Cause
-	(*ListRequest)(nil),           // 25: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 26: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 27: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 28: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 29: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 30: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 31: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 32: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 33: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 34: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 35: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 36: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 37: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 38: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 39: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 40: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 41: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 42: tele.v1.ExecStart
-	(*FileTransfer)(nil),          // 43: tele.v1.FileTransfer
-	(*ExecResponse)(nil),          // 44: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 45: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 46: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 47: tele.v1.WaitResponse
-	(*WatchRequest)(nil),          // 48: tele.v1.WatchRequest
-	(*WatchResponse)(nil),         // 49: tele.v1.WatchResponse
-	(*Event)(nil),                 // 50: tele.v1.Event
-	(*StreamOutputRequest)(nil),   // 51: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 52: tele.v1.StreamOutputResponse
-	(*RemoveRequest)(nil),         // 53: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 54: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 55: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 56: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 57: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 58: tele.v1.DiffResponse
-	(*Change)(nil),                // 59: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 60: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 61: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 62: tele.v1.Timing
-	(*Mark)(nil),                  // 63: tele.v1.Mark
-	nil,                           // 64: tele.v1.JobSpec.EnvEntry
-	nil,                           // 65: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 66: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
+	(*FilePlace)(nil),             // 10: tele.v1.FilePlace
+	(*Restart)(nil),               // 11: tele.v1.Restart
+	(*TerminalSize)(nil),          // 12: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 13: tele.v1.Mount
+	(*Limits)(nil),                // 14: tele.v1.Limits
+	(*LimitStatus)(nil),           // 15: tele.v1.LimitStatus
+	(*Job)(nil),                   // 16: tele.v1.Job
+	(*Try)(nil),                   // 17: tele.v1.Try
+	(*RefusedCall)(nil),           // 18: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 19: tele.v1.Usage
+	(*StartRequest)(nil),          // 20: tele.v1.StartRequest
+	(*Secret)(nil),                // 21: tele.v1.Secret
+	(*StartResponse)(nil),         // 22: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 23: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 24: tele.v1.GetResponse
+	(*Cause)(nil),                 // 25: tele.v1.Cause
+	(*ListRequest)(nil),           // 26: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 27: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 28: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 29: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 30: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 31: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 32: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 33: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 34: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 35: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 36: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 37: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 38: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 39: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 40: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 41: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 42: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 43: tele.v1.ExecStart
+	(*FileTransfer)(nil),          // 44: tele.v1.FileTransfer
+	(*ExecResponse)(nil),          // 45: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 46: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 47: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 48: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 49: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 50: tele.v1.WatchResponse
+	(*Event)(nil),                 // 51: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 52: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 53: tele.v1.StreamOutputResponse
+	(*RemoveRequest)(nil),         // 54: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 55: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 56: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 57: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 58: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 59: tele.v1.DiffResponse
+	(*Change)(nil),                // 60: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 61: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 62: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 63: tele.v1.Timing
+	(*Mark)(nil),                  // 64: tele.v1.Mark
+	nil,                           // 65: tele.v1.JobSpec.EnvEntry
+	nil,                           // 66: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 67: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 69: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	64, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	13, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	67, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	65, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	14, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	68, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	12, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	11, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	65, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	67, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	10, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
-	67, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
-	9,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	68, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	68, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	68, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	14, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	18, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	17, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	67, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	16, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
-	68, // 21: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
-	68, // 22: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
-	2,  // 23: tele.v1.Try.reason:type_name -> tele.v1.Reason
-	18, // 24: tele.v1.Try.usage:type_name -> tele.v1.Usage
-	9,  // 25: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	20, // 26: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
-	15, // 27: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	15, // 28: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	24, // 29: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 30: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	67, // 31: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	15, // 32: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	67, // 33: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	15, // 34: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 35: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	15, // 36: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	15, // 37: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	15, // 38: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	13, // 39: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	67, // 40: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 41: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 42: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	42, // 43: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	11, // 44: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	66, // 45: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	11, // 46: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	43, // 47: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
-	4,  // 48: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
-	6,  // 49: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	45, // 50: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	15, // 51: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	68, // 52: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
-	5,  // 53: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
-	50, // 54: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
-	68, // 55: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
-	5,  // 56: tele.v1.Event.kind:type_name -> tele.v1.EventKind
-	15, // 57: tele.v1.Event.job:type_name -> tele.v1.Job
-	6,  // 58: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	68, // 59: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	6,  // 60: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	68, // 61: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	15, // 62: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	7,  // 63: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	15, // 64: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	67, // 65: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	59, // 66: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	8,  // 67: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	62, // 68: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	68, // 69: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	63, // 70: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	67, // 71: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	19, // 72: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	22, // 73: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	25, // 74: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	27, // 75: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	29, // 76: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	31, // 77: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	33, // 78: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	35, // 79: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	37, // 80: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	39, // 81: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	41, // 82: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	46, // 83: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	48, // 84: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
-	51, // 85: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	53, // 86: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	55, // 87: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	57, // 88: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	60, // 89: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	21, // 90: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	23, // 91: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	26, // 92: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	28, // 93: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	30, // 94: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	32, // 95: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	34, // 96: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	36, // 97: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	38, // 98: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	40, // 99: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	44, // 100: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	47, // 101: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	49, // 102: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
-	52, // 103: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	54, // 104: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	56, // 105: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	58, // 106: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	61, // 107: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	90, // [90:108] is the sub-list for method output_type
-	72, // [72:90] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	13, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	12, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	66, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	68, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	11, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
+	10, // 9: tele.v1.JobSpec.upload:type_name -> tele.v1.FilePlace
+	68, // 10: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	9,  // 11: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 12: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 13: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	69, // 14: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	69, // 15: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	69, // 16: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 17: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	19, // 18: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	18, // 19: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	68, // 20: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	17, // 21: tele.v1.Job.tries:type_name -> tele.v1.Try
+	69, // 22: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	69, // 23: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	2,  // 24: tele.v1.Try.reason:type_name -> tele.v1.Reason
+	19, // 25: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	9,  // 26: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	21, // 27: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	16, // 28: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	16, // 29: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	25, // 30: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 31: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	68, // 32: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	16, // 33: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	68, // 34: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	16, // 35: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 36: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	16, // 37: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	16, // 38: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	16, // 39: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	14, // 40: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	68, // 41: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 42: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	12, // 43: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	43, // 44: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	12, // 45: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	67, // 46: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	12, // 47: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	44, // 48: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
+	4,  // 49: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
+	6,  // 50: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	46, // 51: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	16, // 52: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	69, // 53: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 54: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	51, // 55: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	69, // 56: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	5,  // 57: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	16, // 58: tele.v1.Event.job:type_name -> tele.v1.Job
+	6,  // 59: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	69, // 60: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	6,  // 61: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	69, // 62: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	16, // 63: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	7,  // 64: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	16, // 65: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	68, // 66: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	60, // 67: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	8,  // 68: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	63, // 69: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	69, // 70: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	64, // 71: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	68, // 72: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	20, // 73: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	23, // 74: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	26, // 75: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	28, // 76: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	30, // 77: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	32, // 78: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	34, // 79: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	36, // 80: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	38, // 81: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	40, // 82: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	42, // 83: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	47, // 84: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	49, // 85: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	52, // 86: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	54, // 87: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	56, // 88: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	58, // 89: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	61, // 90: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	22, // 91: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	24, // 92: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	27, // 93: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	29, // 94: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	31, // 95: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	33, // 96: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	35, // 97: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	37, // 98: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	39, // 99: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	41, // 100: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	45, // 101: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	48, // 102: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	50, // 103: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	53, // 104: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	55, // 105: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	57, // 106: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	59, // 107: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	62, // 108: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	91, // [91:109] is the sub-list for method output_type
+	73, // [73:91] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -5374,17 +5464,17 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[42].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   58,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
