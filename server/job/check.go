@@ -67,6 +67,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkRestart(spec); err != nil {
 		return err
 	}
+	if err := checkUpload(spec); err != nil {
+		return err
+	}
 	return checkSignals(spec)
 }
 
