@@ -12,6 +12,7 @@ import (
 	"github.com/telerun/tele/client"
 	"github.com/telerun/tele/proto/files"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
+	"google.golang.org/grpc/status"
 )
 
 // This file is the files that a job is to begin with: --upload.
@@ -57,10 +58,10 @@ type upload struct {
 	err      io.Writer
 	archives []*archive
 	left     leftOut // by whichever archive is being packed
+	packed   int     // how many archives there are no more bytes of; one is read at a time
 
 	mu     sync.Mutex
-	packed int   // how many archives there are no more bytes of
-	failed error // why one could not be packed
+	failed error // why one could not be packed, or sent
 }
 
 // newUpload is about sending these; nil for none. The caller closes it.
@@ -90,7 +91,16 @@ func (u *upload) close() {
 	u.bar.end()
 }
 
-// failure is why something could not be packed, which the job ends of.
+// fail notes the first failure.
+func (u *upload) fail(why error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failed == nil {
+		u.failed = why
+	}
+}
+
+// failure is why the job has not all of its files, which it ends of.
 func (u *upload) failure() error {
 	if u == nil {
 		return nil
@@ -100,22 +110,13 @@ func (u *upload) failure() error {
 	return u.failed
 }
 
-// sent tells whether all archives were read to their ends.
-func (u *upload) sent() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.packed == len(u.archives)
-}
-
 // ended takes note that there are no more bytes of an archive. Behind the last one the command begins, which has
 // the terminal for itself: nothing is shown any more before anybody knows.
 func (u *upload) ended(err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.packed++; err != io.EOF && u.failed == nil {
-		u.failed = err
+	if err != io.EOF {
+		u.fail(err)
 	}
-	if u.packed == len(u.archives) || u.failed != nil {
+	if u.packed++; u.packed == len(u.archives) || err != io.EOF {
 		u.bar.end()
 		for _, text := range u.left.all() {
 			fmt.Fprintln(u.err, "tele: warning:", printable(text))
@@ -165,17 +166,19 @@ func (s *session) supply(stdin io.Reader) error {
 	}
 	err := s.client.Upload(s.ctx, s.id, archives, stdin)
 	var lost *client.LostError
+	var read *client.ReadError // of stdin
 	switch {
-	case u.failure() != nil:
+	case u.failure() != nil: // the job was told
 		return nil
-	case err == nil, errors.Is(err, client.ErrInputClosed), errors.As(err, &lost), s.ctx.Err() != nil, u.sent():
+	case err == nil, errors.Is(err, client.ErrInputClosed), errors.As(err, &lost), errors.As(err, &read), s.ctx.Err() != nil:
 		return err
 	}
-	// Nobody else would give it its files.
-	if _, stopErr := s.client.Stop(s.ctx, s.id, "", 0); stopErr != nil {
-		return fmt.Errorf("%w (the job waits for its files; end it: tele stop %s)", err, s.id)
+	// Nobody else would give it its files. Why is there before its end is.
+	u.fail(fmt.Errorf("%s (the job was stopped, for it has not all of its files)", status.Convert(err).Message()))
+	if _, stopErr := s.client.Stop(s.ctx, s.id, "", 0); stopErr != nil && reasonOf(stopErr) != "ENDED" {
+		return fmt.Errorf("%w (the job waits for its files; end it: tele stop %s)", stopErr, s.id)
 	}
-	return fmt.Errorf("%w (the job was stopped, for it has not all of its files)", err)
+	return nil
 }
 
 // leaveSupplied leaves a job to itself once the server has all its files.
