@@ -17,6 +17,13 @@ const (
 	uploadPids = 8
 )
 
+// uploadEnds is what exit codes of an agent that did not become the command say.
+var uploadEnds = map[int32]string{
+	125: "the files that it was to begin with could not be unpacked, or not be read where they came from",
+	126: "its command cannot be executed",
+	127: "there is no such command",
+}
+
 func checkUpload(spec *telev1.JobSpec) error {
 	switch n := len(spec.Upload); {
 	case n == 0:

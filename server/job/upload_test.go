@@ -3,12 +3,14 @@ package job
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/telerun/tele/proto/files"
@@ -165,6 +167,9 @@ func TestUploadFails(t *testing.T) {
 			row.change(spec)
 		}
 		job, out := uploaded(t, table, spec, row.data)
+		if cause := explain(job, time.Now()); !strings.HasPrefix(cause.Title, fmt.Sprintf("it ended with exit code %d, its command's own or: ", row.code)) {
+			t.Errorf("%s: %v", row.what, cause)
+		}
 		if job.GetExitCode() != row.code || job.Reason != telev1.Reason_REASON_EXITED || !strings.HasPrefix(out, row.says) || strings.Contains(out, "never") {
 			t.Errorf("%s: %d, %v; %q", row.what, job.GetExitCode(), job.Reason, out)
 		}
