@@ -258,3 +258,28 @@ func TestUploadRequests(t *testing.T) {
 		}
 	}
 }
+
+// What else runs in the job, as the same user, sees nothing of an agent that waits for files, and what it does not
+// see it cannot open. As soon as it is the command, it is seen as any other.
+func TestUploadIsNotSeen(t *testing.T) {
+	table := open(t)
+	_, stream := localFiles(t, map[string]string{"a": "text"})
+	first := pieces(t, stream)
+	spec := sh("touch begun; exec sleep 1000")
+	spec.Upload = at("one", "two")
+	j := begin(t, table, spec)
+	w := writer(t, j, "w")
+	write(t, w, 0, string(first), false, int64(len(first)), nil)
+	const look = "until [ -e %s ]; do :; done; for p in /proc/[0-9]*; do [ $p = /proc/$$ ] || tr '\\0' ' ' <$p/cmdline; done"
+	if got, _ := runBeside(t, j, fmt.Sprintf(look, "one/dir/a")); got != "" {
+		t.Errorf("there is %q", got)
+	}
+	write(t, w, int64(len(first)), string(first), true, 2*int64(len(first)), nil)
+	if got, _ := runBeside(t, j, fmt.Sprintf(look, "begun")); !strings.Contains(got, "sleep 1000 ") {
+		t.Errorf("there is %q", got)
+	}
+	if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, j)
+}
