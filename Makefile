@@ -103,6 +103,7 @@ fuzz: ## each fuzz test for ten seconds
 	go test -fuzz=FuzzNames -fuzztime=10s ./server/job
 	go test -fuzz=FuzzJournal -fuzztime=10s ./server/job
 	go test -fuzz=FuzzSecrets -fuzztime=10s ./server/job
+	go test -fuzz=FuzzPieces -fuzztime=10s ./proto/files
 	go test -fuzz=FuzzUnpack -fuzztime=10s -fuzzminimizetime=10x ./proto/files
 
 lint: tools ## gofmt, vet, staticcheck and buf lint

@@ -7,10 +7,11 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/telerun/tele/proto/files"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 )
 
-// This file copies files into running jobs and out of them, as tar streams. Package
+// This file copies files into running jobs and out of them, and into jobs that wait for them, as tar streams. Package
 // github.com/telerun/tele/proto/files packs and unpacks them as tele cp does: sparse, without a link being
 // followed, and no file half.
 
@@ -71,4 +72,30 @@ const maxRemarks = 1 << 20
 func (r *remarks) Write(p []byte) (int, error) {
 	_, _ = r.Buffer.Write(p[:min(len(p), maxRemarks-r.Len())]) // it never fails
 	return len(p), nil
+}
+
+// Upload gives a job with JobSpec.upload its files: archives are tar streams, as many as it names places, and in
+// their order. What is in stdin then is the command's input, of a job with JobSpec.stdin; nil is none. It returns
+// when the server has all of it, and otherwise as Input does: the connection may be lost meanwhile, and the server
+// restarted. An archive that cannot be read, a *ReadError, makes the job fail before its command runs, with exit
+// code 125. With ErrInputClosed the job has ended, has failed to unpack what came, or reads no more of stdin.
+//
+// Whoever goes away before leaves a job that waits for its files.
+func (c *Client) Upload(ctx context.Context, id string, archives []io.Reader, stdin io.Reader) error {
+	var all []io.Reader
+	var reads []*reading
+	for _, archive := range archives {
+		r := &reading{Reader: archive}
+		reads, all = append(reads, r), append(all, files.Split(r))
+	}
+	if stdin != nil {
+		all = append(all, stdin)
+	}
+	err := c.Input(ctx, id, io.MultiReader(all...))
+	for _, r := range reads {
+		if why := r.failed.Load(); why != nil && err != nil { // the job may have ended of it before
+			return why
+		}
+	}
+	return err
 }

@@ -11,6 +11,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/telerun/tele/proto/files"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -141,5 +142,51 @@ func TestInputIsRefused(t *testing.T) {
 	c := dial(t, Options{Addr: addr, Reconnect: time.Minute})
 	if err := c.Input(within(t), jobID, endless{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What is uploaded comes as the server's side takes it, also over a connection that breaks.
+func TestUpload(t *testing.T) {
+	first, second := bytes.Repeat([]byte("first"), 200_000), []byte("second")
+	path, addr := unixAddr(t)
+	e := &eater{t: t}
+	cuts := 0 // the streams come one after the other
+	serve(t, listen(t, "unix", path), &fake{input: func(s inputServer) error {
+		if cuts++; cuts > 5 {
+			return e.eat(s, 0, true)
+		}
+		return e.eat(s, cuts, cuts%2 == 0)
+	}})
+	c := dial(t, Options{Addr: addr, Reconnect: time.Minute})
+	archives := []io.Reader{bytes.NewReader(first), bytes.NewReader(second)}
+	if err := c.Upload(within(t), jobID, archives, strings.NewReader("behind")); err != nil {
+		t.Fatal(err)
+	}
+	r := bytes.NewReader(e.data)
+	for _, want := range [][]byte{first, second} {
+		if got, err := io.ReadAll(files.Join(r)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("got %d bytes, want %d; %v", len(got), len(want), err)
+		}
+	}
+	if behind, err := io.ReadAll(r); string(behind) != "behind" || err != nil || !e.ended || cuts < 6 {
+		t.Errorf("behind it is %q, %v; ended %t, %d streams", behind, err, e.ended, cuts)
+	}
+}
+
+// An archive that cannot be read is given up, and what is behind it does not come.
+func TestUploadIsGivenUp(t *testing.T) {
+	path, addr := unixAddr(t)
+	e := &eater{t: t}
+	serve(t, listen(t, "unix", path), &fake{input: func(s inputServer) error { return e.eat(s, 0, true) }})
+	c := dial(t, Options{Addr: addr})
+	broken := errors.New("broken")
+	archives := []io.Reader{io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), strings.NewReader("more")}
+	err := c.Upload(within(t), jobID, archives, nil)
+	var read *ReadError
+	if !errors.As(err, &read) || read.Err != broken {
+		t.Errorf("got %v", err)
+	}
+	if want := "\x00\x00\x00\x04some\xff\xff\xff\xff"; string(e.data) != want || !e.ended {
+		t.Errorf("got %q, ended %t", e.data, e.ended)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/telerun/tele/server/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -331,5 +332,38 @@ func TestRunAfter(t *testing.T) {
 			t.Errorf("got %q, %q", out, all(t, b.Stderr))
 		}
 		ended()
+	}
+}
+
+// This program is a main command, too, from a file behind all others that come with a plan, of which init keeps
+// none.
+func TestAgentAsTheCommand(t *testing.T) {
+	needRoot(t)
+	var had []string
+	for _, agent := range []bool{false, true} {
+		s := spec(t, "sleep", "1000")
+		s.Stdin, s.Secrets, s.SeccompListener = true, []Secret{{"token", 4}}, true
+		s.Seccomp = seccomp.LogFilter()
+		if s.Agent = agent; agent {
+			s.Command = []string{testAgent, "argument"}
+		}
+		i, err := startWith(t, s, input(t, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := descriptors(t, i.Pid)
+		for n := range has {
+			has[n], _, _ = strings.Cut(has[n], "/00") // a temporary directory of its own
+		}
+		if agent && !slices.Equal(has, had) {
+			t.Errorf("init has %v, with another command %v", has, had)
+		}
+		if had = has; !agent {
+			continue
+		}
+		exit, out := finish(t, i)
+		if exit.Status.ExitStatus() != 7 || out != fmt.Sprintf("[argument] %v\n", s.Env) {
+			t.Errorf("got %v, %q", exit.Status, out)
+		}
 	}
 }

@@ -31,7 +31,7 @@
 //  8. sizes other than the usual, secrets, host name
 //  9. the command's own process begins: session, resource limits, no capability in reach, group
 //     before user, no_new_privs, seccomp, working directory, close-on-exec for all descriptors
-//     that are not its own, exec
+//     that are not its own, exec: of the command, or of an agent that came with the plan
 //
 // # The exchange
 //

@@ -57,6 +57,13 @@ func executeFile(b *builder, s Spec, fd arg) {
 		b.strings(s.Env), number(unix.AT_EMPTY_PATH))
 }
 
+// leaveProgram is init's part of it.
+func leaveProgram(b *builder, s Spec, fd arg) {
+	if s.Agent {
+		b.step("close the program that came with the plan", unix.SYS_CLOSE, fd)
+	}
+}
+
 const nameExecute = "execute the command"
 
 // execute looks for the program as execvp(3) does, one step for each directory of PATH, in the

@@ -18,7 +18,8 @@ import "golang.org/x/sys/unix"
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
 //	10… `tasks` of v1 cgroups         write, once    the plan
-//	    then what comes with a plan   –              the plan
+//	    then what comes with a plan:  –              the plan
+//	    input, secrets, program
 //	57  the master of a terminal of a command beside the main one, until the server has it
 //	58  the terminal, its slave       the command    init's end; there with Spec.Terminal alone
 //	59  the terminal, its master      kept, unused   init's end; there with Spec.Terminal alone

@@ -187,6 +187,16 @@ func inputFiles(s Spec) int {
 	return 3
 }
 
+// filesBehind are what else came with the plan: what SecretsFile made, and the program of an Agent.
+func filesBehind(s Spec) (secrets, program arg) {
+	next := fdFiles + inputFiles(s)
+	secrets, program = number(next), number(next)
+	if len(s.Secrets) > 0 {
+		program = number(next + 1)
+	}
+	return secrets, program
+}
+
 // receiveInput keeps what came with the plan, but for the reading end, which it returns.
 func receiveInput(b *builder, s Spec) arg {
 	if !s.Stdin {

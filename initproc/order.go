@@ -43,7 +43,8 @@ func rest(b *builder, s Spec, h host) {
 	input := receiveInput(b, s)
 	doWithoutServer(b)
 	resize(b, s)
-	placeSecrets(b, s, number(fdFiles+inputFiles(s)))
+	secrets, program := filesBehind(s)
+	placeSecrets(b, s, secrets)
 	setHostname(b, s)
 	terminal := openTerminal(b, s)
 	bornToGo(b)
@@ -63,9 +64,14 @@ func rest(b *builder, s Spec, h host) {
 	readInput(b, s, input)
 	mergeOutput(b, s)
 	takeTerminal(b, s, terminal)
-	execute(b, s)
+	if s.Agent {
+		executeFile(b, s, program)
+	} else {
+		execute(b, s)
+	}
 	endCommand(b, fork)
 	leaveInput(b, s, input)
+	leaveProgram(b, s, program)
 	toStay(b, s)
 	b.step("report that the command runs", opReport)
 	b.step("supervise", opSupervise)

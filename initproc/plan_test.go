@@ -43,8 +43,10 @@ func TestGoldenPlans(t *testing.T) {
 	dir.Mounts = []Mount{{"/data", "/data", false, false}, {"/scratch", Home + "/a/scratch", true, false}, {"/etc/hosts", "/tmp/hosts", false, true}}
 	secrets := shared
 	secrets.Stdin, secrets.Secrets = true, []Secret{{"token", 40}, {"empty", 0}}
+	agent := secrets
+	agent.Agent, agent.SeccompListener, agent.Command = true, true, []string{"agent", "argument"}
 	made := map[string]*Plan{"shared": templatePlan(shared, anyHost)}
-	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "terminal": terminal, "template": shared, "secrets": secrets} {
+	for name, spec := range map[string]Spec{"v2": base, "v1": v1, "user": user, "overlay": overlay, "dir": dir, "log": log, "input": input, "terminal": terminal, "template": shared, "secrets": secrets, "agent": agent} {
 		plan, err := newPlan(spec, anyHost)
 		if err != nil {
 			t.Fatal(err)

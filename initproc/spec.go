@@ -45,8 +45,8 @@ type Spec struct {
 	Stdin bool
 	// Terminal gives the command a terminal of that size as its standard input, output and error.
 	Terminal *Size
-	// Agent makes Command, of a command beside the main one, the arguments of this program, which comes with the
-	// plan: it is executed whatever the sandbox's root has.
+	// Agent makes Command the arguments of this program, which comes with the plan: it is executed whatever the
+	// sandbox's root has.
 	Agent bool
 	// Merge gives the command the pipe of its standard output for its standard error as well.
 	Merge bool
@@ -79,6 +79,7 @@ type Plan struct {
 	parts      [][]byte
 	namespaces uintptr
 	userns     bool
+	agent      bool // Spec.Agent
 }
 
 // Continues tells whether an init that was prepared by q's first part can go on with p's second: whether
@@ -129,7 +130,8 @@ func newPlan(s Spec, h host) (*Plan, error) {
 	prepare(&before, s, h)
 	after := builder{before: len(before.steps)}
 	rest(&after, s, h)
-	p := &Plan{parts: [][]byte{before.encode(h.mnt), after.encode(h.mnt)}, namespaces: namespaces, userns: s.UserNamespace}
+	p := &Plan{parts: [][]byte{before.encode(h.mnt), after.encode(h.mnt)}, namespaces: namespaces, userns: s.UserNamespace,
+		agent: s.Agent}
 	if s.HostNetwork {
 		p.namespaces &^= unix.CLONE_NEWNET
 	}

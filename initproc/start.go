@@ -77,15 +77,23 @@ func (i *Init) Prepared(ctx context.Context) error {
 
 // Run sends init the rest of plan, which continues the one of Start, and returns when the command runs,
 // or as Await does. in is for a plan with Spec.Stdin, and nil for others. secrets is what SecretsFile made for
-// one with Spec.Secrets, and not there for others.
+// one with Spec.Secrets, and not there for others. With Spec.Agent the program goes along.
 func (i *Init) Run(ctx context.Context, plan *Plan, in *Input, secrets ...*os.File) error {
 	if !plan.Continues(i.plan) {
 		return errors.New("the sandbox was prepared by another plan")
 	}
 	i.plan = plan
+	files := append(in.files(), secrets...)
+	if plan.agent {
+		exe, err := sealedExe()
+		if err != nil {
+			return err
+		}
+		files = append(files, exe)
+	}
 	// A step may fail and end init meanwhile; what it said of it is still to be read.
 	for i.sent < len(plan.parts) {
-		err := i.sendPart(append(in.files(), secrets...)...)
+		err := i.sendPart(files...)
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			break
 		}

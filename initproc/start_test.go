@@ -315,9 +315,11 @@ func TestEveryStepFails(t *testing.T) {
 	memory.Secrets = []Secret{{"token", 4}}
 	overlay := memory
 	overlay.Overlay = true
+	agent := memory
+	agent.Terminal, agent.Agent, agent.Command = nil, true, []string{testAgent}
 	dir := inOtherRoot(t, "sleep 1000")
 	dir.Mounts = append(dir.Mounts, Mount{folder(t), Home + "/x", true, false})
-	for kind, s := range map[string]Spec{"base": base, "memory": memory, "overlay": overlay, "dir": dir} {
+	for kind, s := range map[string]Spec{"base": base, "memory": memory, "overlay": overlay, "agent": agent, "dir": dir} {
 		t.Run(kind, func(t *testing.T) { everyStepFails(t, s, kind != "base") })
 	}
 }

@@ -70,10 +70,28 @@ func (b *bar) text(after time.Duration) string {
 func (b *bar) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended = true; b.wide > 0 {
+	b.ended = true
+	b.wipeLocked()
+}
+
+func (b *bar) wipeLocked() {
+	if b.wide > 0 {
 		b.draw("")
 		fmt.Fprint(b.out, "\r")
 	}
+}
+
+// An aboveBar writes to the bar's screen what stays there. The bar is drawn again as it goes on.
+type aboveBar struct {
+	io.Writer
+	bar *bar
+}
+
+func (w aboveBar) Write(p []byte) (int, error) {
+	w.bar.mu.Lock()
+	defer w.bar.mu.Unlock()
+	w.bar.wipeLocked()
+	return w.Writer.Write(p)
 }
 
 func (b *bar) reader(r io.Reader) io.Reader { return barReader{r, b} }

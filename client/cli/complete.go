@@ -195,7 +195,7 @@ func (l *typedLine) kind(last string) string {
 		return "files"
 	case value.Tag.Type == "existingdir" || value.Tag.Type == "path" && value.Tag.PlaceHolder == "DIR":
 		return "dirs"
-	case value.Tag.Type == "path" || value.Tag.Type == "existingfile":
+	case value.Tag.Type == "path" || value.Tag.Type == "existingfile" || value.Name == "upload":
 		return "files"
 	}
 	return "words"

@@ -63,6 +63,7 @@ func TestComplete(t *testing.T) {
 		{"run --ca ", "files", ""},
 		{"run --ca=x", "files", ""},
 		{"run -f ", "files", ""},
+		{"run --upload ", "files", ""},
 		{"run --state-dir ", "dirs", ""},
 		{"run --memory ", "words", ""},
 		{"run ", "commands", ""},

@@ -132,21 +132,24 @@ func (t *transfer) in(from, id, to string) error {
 	}
 	packed, packing := io.Pipe()
 	done := make(chan error, 1)
-	var left leftOut
+	left := files.LeftOut{Most: maxLeftOut}
 	go func() {
-		err := files.Pack(packing, from, left.add)
+		err := files.Pack(packing, from, left.Add)
 		_ = packing.CloseWithError(err) // it never fails
 		done <- err
 	}()
 	err = t.put(id, to, files.Name(from), t.bar.reader(packed))
 	_ = packed.CloseWithError(errGivenUp) // the same
 	packErr := <-done
-	t.warnings = append(left.all(), t.warnings...)
+	t.warnings = append(left.All(), t.warnings...)
 	if packErr != nil && !errors.Is(packErr, errGivenUp) {
 		return packErr // the reason, or all that is wrong
 	}
 	return err
 }
+
+// maxLeftOut is how many bytes are told of what was left out.
+const maxLeftOut = 256 << 10
 
 var errGivenUp = errors.New("the other side has ended the copy")
 
@@ -172,16 +175,16 @@ func (t *transfer) unpack(to string, there files.Place, get func(io.Writer) (war
 	}
 	packed, unpacking := io.Pipe()
 	done := make(chan error, 1)
-	var left leftOut
+	left := files.LeftOut{Most: maxLeftOut}
 	go func() {
-		err := files.Unpack(packed, there, left.add)
+		err := files.Unpack(packed, there, left.Add)
 		_ = packed.CloseWithError(errors.Join(err, errGivenUp)) // it never fails
 		done <- err
 	}()
 	warnings, err := get(t.bar.writer(unpacking))
 	_ = unpacking.Close() // the same
 	unpackErr := <-done
-	t.warnings = append(append(t.warnings, warnings...), left.all()...)
+	t.warnings = append(append(t.warnings, warnings...), left.All()...)
 	var write *client.WriteError
 	switch {
 	case unpackErr == nil, errors.Is(unpackErr, files.ErrShort) && err != nil && !errors.As(err, &write):
@@ -213,28 +216,4 @@ func (w untilDone) Write(p []byte) (int, error) {
 	case <-w.ctx.Done():
 		return 0, w.ctx.Err()
 	}
-}
-
-// A leftOut is what was left out, as far as somebody will read it: how much it is, is the stream's to say.
-type leftOut struct {
-	texts []string
-	size  int
-	more  int
-}
-
-const maxLeftOut = 256 << 10
-
-func (l *leftOut) add(text string) {
-	if l.size += len(text); l.size > maxLeftOut {
-		l.more++
-		return
-	}
-	l.texts = append(l.texts, text)
-}
-
-func (l *leftOut) all() []string {
-	if l.more > 0 {
-		return append(l.texts, fmt.Sprintf("%d more are left out", l.more))
-	}
-	return l.texts
 }

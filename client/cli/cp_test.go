@@ -72,14 +72,3 @@ func TestUntilDone(t *testing.T) {
 	}
 	read.Close() // ends what still writes
 }
-
-// A stream of things that are left out takes no more memory the longer it is.
-func TestLeftOut(t *testing.T) {
-	var left leftOut
-	for range 100 {
-		left.add(strings.Repeat("x", maxLeftOut/10))
-	}
-	if all := left.all(); len(all) != 11 || all[10] != "90 more are left out" {
-		t.Errorf("%d lines, the last %.100q", len(all), all[len(all)-1])
-	}
-}

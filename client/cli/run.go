@@ -44,12 +44,14 @@ type Spec struct {
 	SeccompLog bool              `name:"seccomp-log" help:"Say at the end which system calls the command was refused."`
 	Root       string            `help:"The root: overlay is a writable view of the server machine's own, thrown away at the end; DIR another one of that machine's, read-only (default: its own, read-only)." placeholder:"ROOT"`
 	Mount      []string          `help:"Show the job a file or directory of the server's machine, read-only or writable; may be repeated." placeholder:"SRC:DST[:rw]" sep:"none"`
+	Upload     []string          `help:"Put a file or directory of this machine into the sandbox before the command runs, as tele cp does: at DST, or by its name where the command starts; DIR/. is what is in DIR; may be repeated." placeholder:"SRC[:DST]" sep:"none"`
 	User       string            `help:"Run as this user of the server's machine (default: one of the job's own)." placeholder:"NAME|UID[:GID]"`
 	Net        string            `help:"Network: none or host." enum:"none,host" default:"none"`
 	File       string            `short:"f" help:"Take the job from a file in YAML or JSON, - for standard input; flags and a command beside it come first." placeholder:"FILE" type:"path"`
 	Command    []string          `arg:"" optional:"" passthrough:"partial" help:"The command and its arguments, after --."`
 
-	given []string // the flags, where there is a job file
+	given   []string // the flags, where there is a job file
+	sources []string // of Upload
 }
 
 // proto is the job that the flags, and the job file, ask for; in is what tele reads.
@@ -86,6 +88,9 @@ func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 	if s.Net == "host" {
 		spec.Network = telev1.Network_NETWORK_HOST
 	}
+	if s.sources, spec.Upload, err = s.places(); err != nil {
+		return nil, err
+	}
 	for _, text := range s.Mount {
 		source, rest, found := strings.Cut(text, ":")
 		target, mode, hasMode := strings.Cut(rest, ":")
@@ -98,6 +103,9 @@ func (s *Spec) proto(in io.Reader) (*telev1.JobSpec, error) {
 		file, err := readJobFile(s.File, in)
 		if err != nil {
 			return nil, err
+		}
+		if len(file.Upload) > 0 {
+			return nil, fmt.Errorf("-f %s: upload: which files go there is said by --upload SRC:DST alone, beside -f", s.File)
 		}
 		spec = s.over(file, spec)
 	}
@@ -143,20 +151,29 @@ type Run struct {
 	Usage  bool   `help:"Print at the end, on stderr, what the job used." xor:"end"`
 }
 
+// together refuses what does not go together.
+func (r *Run) together(spec *telev1.JobSpec) error {
+	switch {
+	case r.File == "-" && spec.Stdin && !r.Detach && !r.DryRun:
+		return errors.New("-f -: standard input is the job file, and cannot be the command's input, too (name a file, or leave out -i)")
+	case r.To != "" && (r.Detach || r.DryRun):
+		return errors.New("--download-to: nothing is got here; when the job has ended: tele download ID DIR")
+	case r.To != "" && len(spec.Download) == 0:
+		return errors.New("--download-to: say what to keep, too: --download PATTERN")
+	case r.Detach && spec.Stdin && len(r.sources) > 0:
+		return errors.New("--upload: the job's input is open as long as tele sends files, and ends then: leave out -i, or -d to stay with the job")
+	}
+	return nil
+}
+
 // Run runs the command.
 func (r *Run) Run(ctx context.Context, streams Streams) error {
 	spec, err := r.proto(streams.In)
 	if err != nil {
 		return err
 	}
-	if r.File == "-" && spec.Stdin && !r.Detach && !r.DryRun {
-		return errors.New("-f -: standard input is the job file, and cannot be the command's input, too (name a file, or leave out -i)")
-	}
-	switch {
-	case r.To != "" && (r.Detach || r.DryRun):
-		return errors.New("--download-to: nothing is got here; when the job has ended: tele download ID DIR")
-	case r.To != "" && len(spec.Download) == 0:
-		return errors.New("--download-to: say what to keep, too: --download PATTERN")
+	if err := r.together(spec); err != nil {
+		return err
 	}
 	secrets, err := r.secrets(streams.In, spec)
 	if err != nil {
@@ -175,7 +192,7 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		fmt.Fprint(streams.Out, plan)
 		return err
 	}
-	if r.Detach {
+	if r.Detach && len(r.sources) == 0 {
 		job, err := c.Start(ctx, spec, secrets...)
 		if err != nil {
 			return err
@@ -194,6 +211,11 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return err
 	}
 	warn(streams, job)
+	s.upload = newUpload(r.sources, streams)
+	defer s.upload.close()
+	if r.Detach {
+		return s.leaveSupplied(job)
+	}
 	ended, err := s.follow(job, client.OutputOptions{})
 	if err != nil {
 		return err
@@ -201,17 +223,20 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	if r.Usage {
 		fmt.Fprint(streams.Err, usageText(ended.GetUsage()))
 	}
+	if why := s.upload.failure(); why != nil {
+		return why
+	}
 	code := s.tell(ended)
 	if len(spec.Download) == 0 {
 		return code
 	}
 	s.close()
-	if err := download(ctx, c, streams, ended, cmp.Or(r.To, "."), false); err != nil && code == nil {
-		return err
-	} else if err != nil {
+	err = download(ctx, c, streams, ended, cmp.Or(r.To, "."), false)
+	if err != nil && code != nil { // the command's own goes first
 		fmt.Fprintln(streams.Err, "tele:", err)
+		return code
 	}
-	return code
+	return err
 }
 
 // Start is `tele start`.

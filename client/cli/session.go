@@ -27,6 +27,7 @@ type Session struct {
 type session struct {
 	client  *client.Client
 	streams Streams
+	upload  *upload // nil without files that the job begins with
 	window  time.Duration
 	keys    []byte
 	ctx     context.Context // until tele is to leave the job
@@ -161,15 +162,24 @@ func (s *session) copy(job *telev1.Job, o client.OutputOptions) (*telev1.Job, er
 		in, restore = s.takeTerminal()
 		defer restore()
 	}
-	if job.Spec.GetStdin() && in != nil {
+	if !job.Spec.GetStdin() {
+		in = nil
+	}
+	if in != nil || s.upload != nil {
 		go s.feed(in)
 	}
-	return s.client.Output(s.ctx, s.id, o, &pipe{session: s, to: s.streams.Out}, &pipe{session: s, to: s.streams.Err})
+	return s.client.Output(s.ctx, s.id, o, &pipe{session: s, to: s.upload.above(s.streams.Out)},
+		&pipe{session: s, to: s.upload.above(s.streams.Err)})
 }
 
-// feed passes the input on.
+// feed passes the input on, behind the files that the job begins with.
 func (s *session) feed(in io.Reader) {
-	err := s.client.Input(s.ctx, s.id, in)
+	var err error
+	if s.upload != nil {
+		err = s.supply(in)
+	} else {
+		err = s.client.Input(s.ctx, s.id, in)
+	}
 	if err != nil && s.ctx.Err() == nil && !errors.Is(err, client.ErrInputClosed) {
 		fmt.Fprintln(s.streams.Err, "tele:", err)
 	}

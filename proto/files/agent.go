@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is the agent: this program once more, as a command in a job's sandbox beside the job's own, or after it. It is the
-// job's user, behind the same walls and within the same limits, and so can read and write what the job can,
-// and nothing else; a server would read and write what root can. The stream is its standard input or output.
-// What it says on standard error is for whoever wanted the copy: warnings, or when it exits with 1, why.
+// This is the agent: this program once more, as a command in a job's sandbox beside the job's own, before it
+// (start.go) or after it (collect.go). It is the job's user, behind the same walls and within the same limits, and
+// so can read and write what the job can, and nothing else; a server would read and write what root can. The stream
+// is its standard input or output. What it says on standard error is for whoever wanted the copy: warnings, or when
+// it exits with 1, why.
 
 // AgentName is argv[0] of an agent.
 const AgentName = "tele-files"
@@ -35,13 +36,18 @@ func Agent(args []string) int {
 	// Others of the job are the same user. They gain nothing by it, but what it says could be theirs. Where the
 	// server is root it is so from its first moment, for this user cannot read the program.
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it fails for other values alone
+	warn := func(text string) { fmt.Fprintln(os.Stderr, text) }
+	if os.Getppid() != 1 {
+		warn(AgentName + " is the inner part of tele cp and tele run --upload, and is started by a server alone")
+		return 1
+	}
+	if len(args) > 0 && args[0] == "start" {
+		return start(args[1:])
+	}
 	// A caller that is gone closes the stream, and what is half-written goes then.
 	signal.Ignore(unix.SIGHUP)
-	warn := func(text string) { fmt.Fprintln(os.Stderr, text) }
 	var err error
 	switch {
-	case os.Getppid() != 1:
-		err = fmt.Errorf("%s is the inner part of tele cp and is started by a server alone; use: tele cp", AgentName)
 	case len(args) == 2 && args[0] == "pack":
 		err = Pack(os.Stdout, args[1], warn)
 	case len(args) > 1 && args[0] == "collect":

@@ -89,3 +89,14 @@ func TestCollection(t *testing.T) {
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
+
+// A stream of things that are left out takes no more memory the longer it is.
+func TestLeftOutIsBounded(t *testing.T) {
+	left := LeftOut{Most: 1000}
+	for range 100 {
+		left.Add(strings.Repeat("x", 100))
+	}
+	if all := left.All(); len(all) != 11 || all[10] != "90 more are left out" {
+		t.Errorf("%d lines, the last %.100q", len(all), all[len(all)-1])
+	}
+}

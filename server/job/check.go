@@ -70,6 +70,9 @@ func checkSpec(spec *telev1.JobSpec) error {
 	if err := checkDownload(spec); err != nil {
 		return err
 	}
+	if err := checkUpload(spec); err != nil {
+		return err
+	}
 	return checkSignals(spec)
 }
 

@@ -41,12 +41,19 @@ func checkFiles(t *telev1.FileTransfer) error {
 	switch {
 	case t.Direction != telev1.FileDirection_FILE_DIRECTION_IN && t.Direction != telev1.FileDirection_FILE_DIRECTION_OUT:
 		return bad("start.files.direction", "%d is neither in nor out", t.Direction)
-	case t.Path == "" || len(t.Path) > maxPath || strings.Contains(t.Path, "\x00"):
-		return bad("start.files.path", "%s is no path of at most %d bytes", Quote(t.Path), maxPath)
 	case t.Name != "" && t.Direction == telev1.FileDirection_FILE_DIRECTION_OUT:
 		return bad("start.files.name", "is for files that go into a job")
-	case t.Name == "." || t.Name == ".." || len(t.Name) > maxName || strings.ContainsAny(t.Name, "/\x00"):
-		return bad("start.files.name", "%s is no name of a file, of at most %d bytes", Quote(t.Name), maxName)
+	}
+	return checkPlace("start.files", t.Path, t.Name)
+}
+
+// checkPlace looks at where files are, or are to be; field is the one that both are in.
+func checkPlace(field, path, name string) error {
+	switch {
+	case path == "" || len(path) > maxPath || strings.Contains(path, "\x00"):
+		return bad(field+".path", "%s is no path of at most %d bytes", Quote(path), maxPath)
+	case name == "." || name == ".." || len(name) > maxName || strings.ContainsAny(name, "/\x00"):
+		return bad(field+".name", "%s is no name of a file, of at most %d bytes", Quote(name), maxName)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type Job struct {
 	// It runs as a user that was asked for, whom others may run as too.
 	namedUser bool
 	overlay   bool          // its root is writable
-	stdin     bool          // it has a standard input
+	stdin     bool          // it has a standard input, be it for its files alone
 	terminal  bool          // it has a terminal
 	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
@@ -71,7 +71,7 @@ func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 	return &Job{table: t, dir: dir, id: record.Job.Id, owner: record.Job.User, key: record.IdempotencyKey, record: record,
 		name:    record.Job.Spec.GetName(),
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
-		stdin:    record.Job.Spec.GetStdin(),
+		stdin:    hasInput(record.Job.Spec),
 		terminal: record.Job.Spec.GetTerminal() != nil,
 		created:  record.Job.CreatedAt.AsTime().UnixNano(),
 		made:     make(chan struct{}), done: make(chan struct{})}

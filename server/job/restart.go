@@ -54,6 +54,8 @@ func checkRestart(spec *telev1.JobSpec) error {
 		return bad("spec.restart.max_retries", "is %d, at least 1 and at most %d are possible", r.MaxRetries, mostRetries)
 	case spec.Stdin:
 		return bad("spec.restart", "does not go together with a standard input: what one try has read is not there for the next")
+	case len(spec.Upload) > 0:
+		return bad("spec.restart", "does not go together with upload: the files that came for one try are not there for the next")
 	case spec.Terminal != nil:
 		return bad("spec.restart", "does not go together with a terminal: who sits at it can start the command again")
 	case r.Backoff == nil:

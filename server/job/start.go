@@ -45,6 +45,9 @@ func (t *Table) check(spec *telev1.JobSpec, secrets ...*telev1.Secret) (r reques
 	if r.values, err = parseLimits(spec.GetLimits(), t.options.Most); err != nil {
 		return r, err
 	}
+	if len(spec.Upload) > 0 && r.values.Pids < uploadPids {
+		return r, bad("spec.limits.pids", "%d are too few to unpack the files that the job comes with, which takes %d", r.values.Pids, uploadPids)
+	}
 	if _, err := t.outputLimit(spec.OutputLimit); err != nil {
 		return r, err
 	}
@@ -171,7 +174,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		Usual:  initproc.Sizes{Work: t.usual.room.work, Tmp: t.usual.room.tmp},
 		Anchor: t.anchor(), Hide: hide, UserNamespace: !t.root, Join: s.join,
 		Command: r.spec.Command, Env: environment(s.id, initproc.Home, name, r.spec.Env, len(r.secrets) > 0), Cwd: r.spec.Cwd,
-		Stdin:       r.spec.Stdin,
+		Stdin:       hasInput(r.spec),
 		Merge:       r.spec.Merge,
 		HostNetwork: r.spec.Network == telev1.Network_NETWORK_HOST,
 		Secrets:     secretsOf(r.secrets),
@@ -184,6 +187,7 @@ func (t *Table) sandboxSpec(s *sandbox, r request) initproc.Spec {
 		spec.Overlay, spec.OverlaySize = true, r.room.root
 	}
 	spec.Terminal = sizeOf(r.spec.Terminal)
+	takeUpload(&spec, r.spec)
 	filter(&spec, r.spec)
 	if spec.Cwd == "" {
 		spec.Cwd = initproc.Home

@@ -239,11 +239,16 @@ func (c *cause) signaled() {
 
 func (c *cause) exited() {
 	code := c.job.GetExitCode()
+	own := code != 0
 	c.advice = "Look at what it wrote: tele logs " + c.job.Id
 	switch {
 	case code == 0:
 		c.is("success", "it did what it was to do: its command exited with code 0")
 		c.advice = ""
+	case len(c.job.Spec.GetUpload()) > 0 && uploadEnds[code] != "":
+		own = false
+		c.is("exited", "it ended with exit code %d, its command's own or: %s", code, uploadEnds[code])
+		c.advice = "Which of the two it was, and why, is at the end of what it wrote: tele logs " + c.job.Id
 	case code == 126:
 		c.is("exited", "its command exited with code 126: by custom, a shell found a program that cannot be executed")
 		c.advice = "See that the program in the script is executable and made for this machine: tele logs " + c.job.Id
@@ -256,7 +261,7 @@ func (c *cause) exited() {
 	default:
 		c.is("exited", "its command exited with code %d, by itself", code)
 	}
-	if code != 0 {
+	if own {
 		c.add("the code is the command's own; tele and the kernel did not end it")
 	}
 	if n := c.usage.GetOomKills(); n > 0 {

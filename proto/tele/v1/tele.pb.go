@@ -698,7 +698,7 @@ type JobSpec struct {
 	WarnSignal string               `protobuf:"bytes,25,opt,name=warn_signal,json=warnSignal,proto3" json:"warn_signal,omitempty"`
 	WarnBefore *durationpb.Duration `protobuf:"bytes,26,opt,name=warn_before,json=warnBefore,proto3" json:"warn_before,omitempty"`
 	// Run the command again when it has failed; unset is once. Not together with
-	// stdin or terminal.
+	// stdin, terminal or upload.
 	Restart *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
 	// Files of the job's that are kept beyond its end, for StreamFiles: patterns
 	// as of glob(7) without braces, relative to cwd, or absolute. What fits is kept
@@ -709,7 +709,25 @@ type JobSpec struct {
 	// to have ended; for 10 min at most. Together they may take as much as
 	// output_limit, and are kept and removed with the output. With restart they
 	// are those of the last try.
-	Download      []string `protobuf:"bytes,30,rep,name=download,proto3" json:"download,omitempty"`
+	Download []string `protobuf:"bytes,30,rep,name=download,proto3" json:"download,omitempty"`
+	// Files that are in the sandbox before the command runs: at most 16 places,
+	// which are filled in this order. What goes there comes through WriteInput,
+	// ahead of what is the command's standard input: for each place a tar stream
+	// as FileTransfer has it, in pieces. A piece is its length in bytes, 4 bytes
+	// with the highest first, and so many bytes; the length 0 ends the place, and
+	// the length 0xFFFFFFFF says that no more will come, and fails the job. With
+	// stdin what comes after the last place is the command's, else there is no
+	// more to write.
+	//
+	// The job runs, and its timeout with it, from when it waits for its files.
+	// What unpacks them is its first process, which then becomes the command: it
+	// is the job's user, within the job's limits, and takes some 8 MiB of memory
+	// and 8 processes. What it leaves out it says on the job's standard error.
+	// When it fails it says why there, and the job ends with exit code 125; so it
+	// does with 127 for a command that is not there, and 126 for one that cannot
+	// be executed, which here are no errors of Start. Not together with restart
+	// or terminal.
+	Upload        []*FilePlace `protobuf:"bytes,31,rep,name=upload,proto3" json:"upload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -926,6 +944,72 @@ func (x *JobSpec) GetDownload() []string {
 	return nil
 }
 
+func (x *JobSpec) GetUpload() []*FilePlace {
+	if x != nil {
+		return x.Upload
+	}
+	return nil
+}
+
+// FilePlace is where files go in a job's sandbox.
+type FilePlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the job sees it, relative to the directory that the command starts in.
+	// At most 4,095 bytes, not empty.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What the copy is called where path is a directory; else path is the copy
+	// of the one file or directory that comes. At most 255 bytes, without "/",
+	// and neither "." nor "..". When it is empty, all that comes goes into the
+	// directory path, which is made if need be.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilePlace) Reset() {
+	*x = FilePlace{}
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilePlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilePlace) ProtoMessage() {}
+
+func (x *FilePlace) ProtoReflect() protoreflect.Message {
+	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilePlace.ProtoReflect.Descriptor instead.
+func (*FilePlace) Descriptor() ([]byte, []int) {
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FilePlace) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FilePlace) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Restart is when a job's command is run again, as another try of the same job:
 // after it exited with another code than 0, was ended by a signal that tele did
 // not send, or was killed at its memory limit. Never after it was stopped, by
@@ -956,7 +1040,7 @@ type Restart struct {
 
 func (x *Restart) Reset() {
 	*x = Restart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1052,7 @@ func (x *Restart) String() string {
 func (*Restart) ProtoMessage() {}
 
 func (x *Restart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[1]
+	mi := &file_tele_v1_tele_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1065,7 @@ func (x *Restart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restart.ProtoReflect.Descriptor instead.
 func (*Restart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{1}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Restart) GetMaxRetries() uint32 {
@@ -1010,7 +1094,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1106,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[2]
+	mi := &file_tele_v1_tele_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1119,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{2}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -1069,7 +1153,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1165,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[3]
+	mi := &file_tele_v1_tele_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1178,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{3}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Mount) GetSource() string {
@@ -1141,7 +1225,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1237,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[4]
+	mi := &file_tele_v1_tele_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1250,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{4}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Limits) GetCpu() string {
@@ -1227,7 +1311,7 @@ type LimitStatus struct {
 
 func (x *LimitStatus) Reset() {
 	*x = LimitStatus{}
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1323,7 @@ func (x *LimitStatus) String() string {
 func (*LimitStatus) ProtoMessage() {}
 
 func (x *LimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[5]
+	mi := &file_tele_v1_tele_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1336,7 @@ func (x *LimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStatus.ProtoReflect.Descriptor instead.
 func (*LimitStatus) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{5}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LimitStatus) GetName() string {
@@ -1355,7 +1439,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1451,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[6]
+	mi := &file_tele_v1_tele_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1464,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{6}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Job) GetId() string {
@@ -1560,7 +1644,7 @@ type KeptFiles struct {
 
 func (x *KeptFiles) Reset() {
 	*x = KeptFiles{}
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1656,7 @@ func (x *KeptFiles) String() string {
 func (*KeptFiles) ProtoMessage() {}
 
 func (x *KeptFiles) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[7]
+	mi := &file_tele_v1_tele_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1669,7 @@ func (x *KeptFiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptFiles.ProtoReflect.Descriptor instead.
 func (*KeptFiles) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{7}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *KeptFiles) GetBytes() uint64 {
@@ -1632,7 +1716,7 @@ type Try struct {
 
 func (x *Try) Reset() {
 	*x = Try{}
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1728,7 @@ func (x *Try) String() string {
 func (*Try) ProtoMessage() {}
 
 func (x *Try) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[8]
+	mi := &file_tele_v1_tele_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1741,7 @@ func (x *Try) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Try.ProtoReflect.Descriptor instead.
 func (*Try) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{8}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Try) GetStartedAt() *timestamppb.Timestamp {
@@ -1739,7 +1823,7 @@ type RefusedCall struct {
 
 func (x *RefusedCall) Reset() {
 	*x = RefusedCall{}
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1835,7 @@ func (x *RefusedCall) String() string {
 func (*RefusedCall) ProtoMessage() {}
 
 func (x *RefusedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[9]
+	mi := &file_tele_v1_tele_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1848,7 @@ func (x *RefusedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCall.ProtoReflect.Descriptor instead.
 func (*RefusedCall) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{9}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RefusedCall) GetCall() string {
@@ -1833,7 +1917,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1929,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[10]
+	mi := &file_tele_v1_tele_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1942,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{10}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Usage) GetCpuUsec() uint64 {
@@ -2021,7 +2105,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2117,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[11]
+	mi := &file_tele_v1_tele_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2130,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{11}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartRequest) GetSpec() *JobSpec {
@@ -2098,7 +2182,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2194,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[12]
+	mi := &file_tele_v1_tele_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2207,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{12}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Secret) GetName() string {
@@ -2153,7 +2237,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2249,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[13]
+	mi := &file_tele_v1_tele_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2262,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{13}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartResponse) GetJob() *Job {
@@ -2211,7 +2295,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2307,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[14]
+	mi := &file_tele_v1_tele_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2320,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{14}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetRequest) GetJobId() string {
@@ -2273,7 +2357,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2369,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[15]
+	mi := &file_tele_v1_tele_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2382,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{15}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetResponse) GetJob() *Job {
@@ -2335,7 +2419,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2431,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[16]
+	mi := &file_tele_v1_tele_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2444,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{16}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Cause) GetKind() string {
@@ -2424,7 +2508,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2520,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[17]
+	mi := &file_tele_v1_tele_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2533,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{17}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequest) GetStatuses() []JobStatus {
@@ -2535,7 +2619,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2631,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[18]
+	mi := &file_tele_v1_tele_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2644,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{18}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListResponse) GetJobs() []*Job {
@@ -2594,7 +2678,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2690,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[19]
+	mi := &file_tele_v1_tele_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2703,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{19}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopRequest) GetJobId() string {
@@ -2654,7 +2738,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2750,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[20]
+	mi := &file_tele_v1_tele_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2763,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{20}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopResponse) GetJob() *Job {
@@ -2704,7 +2788,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2800,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[21]
+	mi := &file_tele_v1_tele_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2813,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{21}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SignalRequest) GetJobId() string {
@@ -2764,7 +2848,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2860,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[22]
+	mi := &file_tele_v1_tele_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2873,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{22}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SignalResponse) GetJob() *Job {
@@ -2810,7 +2894,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2906,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[23]
+	mi := &file_tele_v1_tele_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2919,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{23}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseRequest) GetJobId() string {
@@ -2856,7 +2940,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +2952,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[24]
+	mi := &file_tele_v1_tele_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +2965,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{24}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PauseResponse) GetJob() *Job {
@@ -2902,7 +2986,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +2998,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[25]
+	mi := &file_tele_v1_tele_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3011,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{25}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeRequest) GetJobId() string {
@@ -2948,7 +3032,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3044,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[26]
+	mi := &file_tele_v1_tele_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3057,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{26}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumeResponse) GetJob() *Job {
@@ -3001,7 +3085,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3097,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[27]
+	mi := &file_tele_v1_tele_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3110,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{27}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateRequest) GetJobId() string {
@@ -3061,7 +3145,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3157,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[28]
+	mi := &file_tele_v1_tele_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3170,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{28}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateResponse) GetJob() *Job {
@@ -3117,7 +3201,7 @@ type WriteInputRequest struct {
 
 func (x *WriteInputRequest) Reset() {
 	*x = WriteInputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3213,7 @@ func (x *WriteInputRequest) String() string {
 func (*WriteInputRequest) ProtoMessage() {}
 
 func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[29]
+	mi := &file_tele_v1_tele_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3226,7 @@ func (x *WriteInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputRequest.ProtoReflect.Descriptor instead.
 func (*WriteInputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{29}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WriteInputRequest) GetJobId() string {
@@ -3193,7 +3277,7 @@ type WriteInputResponse struct {
 
 func (x *WriteInputResponse) Reset() {
 	*x = WriteInputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3289,7 @@ func (x *WriteInputResponse) String() string {
 func (*WriteInputResponse) ProtoMessage() {}
 
 func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[30]
+	mi := &file_tele_v1_tele_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3302,7 @@ func (x *WriteInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInputResponse.ProtoReflect.Descriptor instead.
 func (*WriteInputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{30}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WriteInputResponse) GetAccepted() uint64 {
@@ -3248,7 +3332,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +3344,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[31]
+	mi := &file_tele_v1_tele_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3357,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{31}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResizeRequest) GetJobId() string {
@@ -3299,7 +3383,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3395,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[32]
+	mi := &file_tele_v1_tele_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3408,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{32}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
 }
 
 // ExecRequest starts a command in a job, or is something for it.
@@ -3346,7 +3430,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3442,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[33]
+	mi := &file_tele_v1_tele_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3455,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{33}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -3432,7 +3516,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3528,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[34]
+	mi := &file_tele_v1_tele_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3541,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{34}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecStart) GetJobId() string {
@@ -3535,7 +3619,7 @@ type FileTransfer struct {
 
 func (x *FileTransfer) Reset() {
 	*x = FileTransfer{}
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3631,7 @@ func (x *FileTransfer) String() string {
 func (*FileTransfer) ProtoMessage() {}
 
 func (x *FileTransfer) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[35]
+	mi := &file_tele_v1_tele_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3644,7 @@ func (x *FileTransfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileTransfer.ProtoReflect.Descriptor instead.
 func (*FileTransfer) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{35}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FileTransfer) GetDirection() FileDirection {
@@ -3604,7 +3688,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3616,7 +3700,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[36]
+	mi := &file_tele_v1_tele_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3629,7 +3713,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{36}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecResponse) GetStream() OutputStream {
@@ -3673,7 +3757,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3769,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[37]
+	mi := &file_tele_v1_tele_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3782,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{37}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -3726,7 +3810,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3822,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[38]
+	mi := &file_tele_v1_tele_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3835,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{38}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitRequest) GetJobId() string {
@@ -3772,7 +3856,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3868,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[39]
+	mi := &file_tele_v1_tele_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3881,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{39}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WaitResponse) GetJob() *Job {
@@ -3832,7 +3916,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3844,7 +3928,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[40]
+	mi := &file_tele_v1_tele_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +3941,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{40}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchRequest) GetCursor() string {
@@ -3917,7 +4001,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4013,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[41]
+	mi := &file_tele_v1_tele_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4026,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{41}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchResponse) GetCursor() string {
@@ -3978,7 +4062,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4074,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[42]
+	mi := &file_tele_v1_tele_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4087,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{42}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -4063,7 +4147,7 @@ type StreamOutputRequest struct {
 
 func (x *StreamOutputRequest) Reset() {
 	*x = StreamOutputRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4159,7 @@ func (x *StreamOutputRequest) String() string {
 func (*StreamOutputRequest) ProtoMessage() {}
 
 func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[43]
+	mi := &file_tele_v1_tele_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4172,7 @@ func (x *StreamOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputRequest.ProtoReflect.Descriptor instead.
 func (*StreamOutputRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{43}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StreamOutputRequest) GetJobId() string {
@@ -4163,7 +4247,7 @@ type StreamOutputResponse struct {
 
 func (x *StreamOutputResponse) Reset() {
 	*x = StreamOutputResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4259,7 @@ func (x *StreamOutputResponse) String() string {
 func (*StreamOutputResponse) ProtoMessage() {}
 
 func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[44]
+	mi := &file_tele_v1_tele_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4272,7 @@ func (x *StreamOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOutputResponse.ProtoReflect.Descriptor instead.
 func (*StreamOutputResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{44}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StreamOutputResponse) GetStream() OutputStream {
@@ -4246,7 +4330,7 @@ type StreamFilesRequest struct {
 
 func (x *StreamFilesRequest) Reset() {
 	*x = StreamFilesRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4258,7 +4342,7 @@ func (x *StreamFilesRequest) String() string {
 func (*StreamFilesRequest) ProtoMessage() {}
 
 func (x *StreamFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[45]
+	mi := &file_tele_v1_tele_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4271,7 +4355,7 @@ func (x *StreamFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamFilesRequest.ProtoReflect.Descriptor instead.
 func (*StreamFilesRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{45}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StreamFilesRequest) GetJobId() string {
@@ -4299,7 +4383,7 @@ type StreamFilesResponse struct {
 
 func (x *StreamFilesResponse) Reset() {
 	*x = StreamFilesResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4311,7 +4395,7 @@ func (x *StreamFilesResponse) String() string {
 func (*StreamFilesResponse) ProtoMessage() {}
 
 func (x *StreamFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[46]
+	mi := &file_tele_v1_tele_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4324,7 +4408,7 @@ func (x *StreamFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamFilesResponse.ProtoReflect.Descriptor instead.
 func (*StreamFilesResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{46}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StreamFilesResponse) GetData() []byte {
@@ -4345,7 +4429,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4357,7 +4441,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[47]
+	mi := &file_tele_v1_tele_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4370,7 +4454,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{47}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveRequest) GetJobId() string {
@@ -4391,7 +4475,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4403,7 +4487,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[48]
+	mi := &file_tele_v1_tele_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4416,7 +4500,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{48}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveResponse) GetJob() *Job {
@@ -4437,7 +4521,7 @@ type PruneRequest struct {
 
 func (x *PruneRequest) Reset() {
 	*x = PruneRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4449,7 +4533,7 @@ func (x *PruneRequest) String() string {
 func (*PruneRequest) ProtoMessage() {}
 
 func (x *PruneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[49]
+	mi := &file_tele_v1_tele_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4462,7 +4546,7 @@ func (x *PruneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
 func (*PruneRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{49}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PruneRequest) GetOlderThan() *durationpb.Duration {
@@ -4485,7 +4569,7 @@ type PruneResponse struct {
 
 func (x *PruneResponse) Reset() {
 	*x = PruneResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4581,7 @@ func (x *PruneResponse) String() string {
 func (*PruneResponse) ProtoMessage() {}
 
 func (x *PruneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[50]
+	mi := &file_tele_v1_tele_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4594,7 @@ func (x *PruneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneResponse.ProtoReflect.Descriptor instead.
 func (*PruneResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{50}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PruneResponse) GetJobIds() []string {
@@ -4538,7 +4622,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4550,7 +4634,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[51]
+	mi := &file_tele_v1_tele_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4563,7 +4647,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{51}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DiffRequest) GetJobId() string {
@@ -4588,7 +4672,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4600,7 +4684,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[52]
+	mi := &file_tele_v1_tele_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4613,7 +4697,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{52}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -4650,7 +4734,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4746,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[53]
+	mi := &file_tele_v1_tele_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +4759,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{53}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -4701,7 +4785,7 @@ type ListTimingsRequest struct {
 
 func (x *ListTimingsRequest) Reset() {
 	*x = ListTimingsRequest{}
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4713,7 +4797,7 @@ func (x *ListTimingsRequest) String() string {
 func (*ListTimingsRequest) ProtoMessage() {}
 
 func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[54]
+	mi := &file_tele_v1_tele_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4726,7 +4810,7 @@ func (x *ListTimingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsRequest.ProtoReflect.Descriptor instead.
 func (*ListTimingsRequest) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{54}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{55}
 }
 
 // ListTimingsResponse is how long starts took, and what the server does to
@@ -4747,7 +4831,7 @@ type ListTimingsResponse struct {
 
 func (x *ListTimingsResponse) Reset() {
 	*x = ListTimingsResponse{}
-	mi := &file_tele_v1_tele_proto_msgTypes[55]
+	mi := &file_tele_v1_tele_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +4843,7 @@ func (x *ListTimingsResponse) String() string {
 func (*ListTimingsResponse) ProtoMessage() {}
 
 func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[55]
+	mi := &file_tele_v1_tele_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +4856,7 @@ func (x *ListTimingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimingsResponse.ProtoReflect.Descriptor instead.
 func (*ListTimingsResponse) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{55}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListTimingsResponse) GetTimings() []*Timing {
@@ -4824,7 +4908,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_tele_v1_tele_proto_msgTypes[56]
+	mi := &file_tele_v1_tele_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4836,7 +4920,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[56]
+	mi := &file_tele_v1_tele_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4849,7 +4933,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{56}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Timing) GetJobId() string {
@@ -4900,7 +4984,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_tele_v1_tele_proto_msgTypes[57]
+	mi := &file_tele_v1_tele_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4912,7 +4996,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_tele_v1_tele_proto_msgTypes[57]
+	mi := &file_tele_v1_tele_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4925,7 +5009,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_tele_v1_tele_proto_rawDescGZIP(), []int{57}
+	return file_tele_v1_tele_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Mark) GetStep() string {
@@ -4946,7 +5030,7 @@ var File_tele_v1_tele_proto protoreflect.FileDescriptor
 
 const file_tele_v1_tele_proto_rawDesc = "" +
 	"\n" +
-	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\a\n" +
+	"\x12tele/v1/tele.proto\x12\atele.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\b\n" +
 	"\aJobSpec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12+\n" +
 	"\x03env\x18\x02 \x03(\v2\x19.tele.v1.JobSpec.EnvEntryR\x03env\x12\x10\n" +
@@ -4978,13 +5062,17 @@ const file_tele_v1_tele_proto_rawDesc = "" +
 	"\vwarn_before\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"warnBefore\x12*\n" +
 	"\arestart\x18\x1b \x01(\v2\x10.tele.v1.RestartR\arestart\x12\x1a\n" +
-	"\bdownload\x18\x1e \x03(\tR\bdownload\x1a6\n" +
+	"\bdownload\x18\x1e \x03(\tR\bdownload\x12*\n" +
+	"\x06upload\x18\x1f \x03(\v2\x12.tele.v1.FilePlaceR\x06upload\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
+	"\tFilePlace\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"_\n" +
 	"\aRestart\x12\x1f\n" +
 	"\vmax_retries\x18\x01 \x01(\rR\n" +
 	"maxRetries\x123\n" +
@@ -5385,7 +5473,7 @@ func file_tele_v1_tele_proto_rawDescGZIP() []byte {
 }
 
 var file_tele_v1_tele_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_tele_v1_tele_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_tele_v1_tele_proto_goTypes = []any{
 	(Network)(0),                  // 0: tele.v1.Network
 	(JobStatus)(0),                // 1: tele.v1.JobStatus
@@ -5397,186 +5485,188 @@ var file_tele_v1_tele_proto_goTypes = []any{
 	(OutputEvent)(0),              // 7: tele.v1.OutputEvent
 	(ChangeKind)(0),               // 8: tele.v1.ChangeKind
 	(*JobSpec)(nil),               // 9: tele.v1.JobSpec
-	(*Restart)(nil),               // 10: tele.v1.Restart
-	(*TerminalSize)(nil),          // 11: tele.v1.TerminalSize
-	(*Mount)(nil),                 // 12: tele.v1.Mount
-	(*Limits)(nil),                // 13: tele.v1.Limits
-	(*LimitStatus)(nil),           // 14: tele.v1.LimitStatus
-	(*Job)(nil),                   // 15: tele.v1.Job
-	(*KeptFiles)(nil),             // 16: tele.v1.KeptFiles
-	(*Try)(nil),                   // 17: tele.v1.Try
-	(*RefusedCall)(nil),           // 18: tele.v1.RefusedCall
-	(*Usage)(nil),                 // 19: tele.v1.Usage
-	(*StartRequest)(nil),          // 20: tele.v1.StartRequest
-	(*Secret)(nil),                // 21: tele.v1.Secret
-	(*StartResponse)(nil),         // 22: tele.v1.StartResponse
-	(*GetRequest)(nil),            // 23: tele.v1.GetRequest
-	(*GetResponse)(nil),           // 24: tele.v1.GetResponse
-	(*Cause)(nil),                 // 25: tele.v1.Cause
-	(*ListRequest)(nil),           // 26: tele.v1.ListRequest
-	(*ListResponse)(nil),          // 27: tele.v1.ListResponse
-	(*StopRequest)(nil),           // 28: tele.v1.StopRequest
-	(*StopResponse)(nil),          // 29: tele.v1.StopResponse
-	(*SignalRequest)(nil),         // 30: tele.v1.SignalRequest
-	(*SignalResponse)(nil),        // 31: tele.v1.SignalResponse
-	(*PauseRequest)(nil),          // 32: tele.v1.PauseRequest
-	(*PauseResponse)(nil),         // 33: tele.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 34: tele.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 35: tele.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 36: tele.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 37: tele.v1.UpdateResponse
-	(*WriteInputRequest)(nil),     // 38: tele.v1.WriteInputRequest
-	(*WriteInputResponse)(nil),    // 39: tele.v1.WriteInputResponse
-	(*ResizeRequest)(nil),         // 40: tele.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 41: tele.v1.ResizeResponse
-	(*ExecRequest)(nil),           // 42: tele.v1.ExecRequest
-	(*ExecStart)(nil),             // 43: tele.v1.ExecStart
-	(*FileTransfer)(nil),          // 44: tele.v1.FileTransfer
-	(*ExecResponse)(nil),          // 45: tele.v1.ExecResponse
-	(*ExecExit)(nil),              // 46: tele.v1.ExecExit
-	(*WaitRequest)(nil),           // 47: tele.v1.WaitRequest
-	(*WaitResponse)(nil),          // 48: tele.v1.WaitResponse
-	(*WatchRequest)(nil),          // 49: tele.v1.WatchRequest
-	(*WatchResponse)(nil),         // 50: tele.v1.WatchResponse
-	(*Event)(nil),                 // 51: tele.v1.Event
-	(*StreamOutputRequest)(nil),   // 52: tele.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 53: tele.v1.StreamOutputResponse
-	(*StreamFilesRequest)(nil),    // 54: tele.v1.StreamFilesRequest
-	(*StreamFilesResponse)(nil),   // 55: tele.v1.StreamFilesResponse
-	(*RemoveRequest)(nil),         // 56: tele.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 57: tele.v1.RemoveResponse
-	(*PruneRequest)(nil),          // 58: tele.v1.PruneRequest
-	(*PruneResponse)(nil),         // 59: tele.v1.PruneResponse
-	(*DiffRequest)(nil),           // 60: tele.v1.DiffRequest
-	(*DiffResponse)(nil),          // 61: tele.v1.DiffResponse
-	(*Change)(nil),                // 62: tele.v1.Change
-	(*ListTimingsRequest)(nil),    // 63: tele.v1.ListTimingsRequest
-	(*ListTimingsResponse)(nil),   // 64: tele.v1.ListTimingsResponse
-	(*Timing)(nil),                // 65: tele.v1.Timing
-	(*Mark)(nil),                  // 66: tele.v1.Mark
-	nil,                           // 67: tele.v1.JobSpec.EnvEntry
-	nil,                           // 68: tele.v1.JobSpec.LabelsEntry
-	nil,                           // 69: tele.v1.ExecStart.EnvEntry
-	(*durationpb.Duration)(nil),   // 70: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
+	(*FilePlace)(nil),             // 10: tele.v1.FilePlace
+	(*Restart)(nil),               // 11: tele.v1.Restart
+	(*TerminalSize)(nil),          // 12: tele.v1.TerminalSize
+	(*Mount)(nil),                 // 13: tele.v1.Mount
+	(*Limits)(nil),                // 14: tele.v1.Limits
+	(*LimitStatus)(nil),           // 15: tele.v1.LimitStatus
+	(*Job)(nil),                   // 16: tele.v1.Job
+	(*KeptFiles)(nil),             // 17: tele.v1.KeptFiles
+	(*Try)(nil),                   // 18: tele.v1.Try
+	(*RefusedCall)(nil),           // 19: tele.v1.RefusedCall
+	(*Usage)(nil),                 // 20: tele.v1.Usage
+	(*StartRequest)(nil),          // 21: tele.v1.StartRequest
+	(*Secret)(nil),                // 22: tele.v1.Secret
+	(*StartResponse)(nil),         // 23: tele.v1.StartResponse
+	(*GetRequest)(nil),            // 24: tele.v1.GetRequest
+	(*GetResponse)(nil),           // 25: tele.v1.GetResponse
+	(*Cause)(nil),                 // 26: tele.v1.Cause
+	(*ListRequest)(nil),           // 27: tele.v1.ListRequest
+	(*ListResponse)(nil),          // 28: tele.v1.ListResponse
+	(*StopRequest)(nil),           // 29: tele.v1.StopRequest
+	(*StopResponse)(nil),          // 30: tele.v1.StopResponse
+	(*SignalRequest)(nil),         // 31: tele.v1.SignalRequest
+	(*SignalResponse)(nil),        // 32: tele.v1.SignalResponse
+	(*PauseRequest)(nil),          // 33: tele.v1.PauseRequest
+	(*PauseResponse)(nil),         // 34: tele.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 35: tele.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 36: tele.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 37: tele.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 38: tele.v1.UpdateResponse
+	(*WriteInputRequest)(nil),     // 39: tele.v1.WriteInputRequest
+	(*WriteInputResponse)(nil),    // 40: tele.v1.WriteInputResponse
+	(*ResizeRequest)(nil),         // 41: tele.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 42: tele.v1.ResizeResponse
+	(*ExecRequest)(nil),           // 43: tele.v1.ExecRequest
+	(*ExecStart)(nil),             // 44: tele.v1.ExecStart
+	(*FileTransfer)(nil),          // 45: tele.v1.FileTransfer
+	(*ExecResponse)(nil),          // 46: tele.v1.ExecResponse
+	(*ExecExit)(nil),              // 47: tele.v1.ExecExit
+	(*WaitRequest)(nil),           // 48: tele.v1.WaitRequest
+	(*WaitResponse)(nil),          // 49: tele.v1.WaitResponse
+	(*WatchRequest)(nil),          // 50: tele.v1.WatchRequest
+	(*WatchResponse)(nil),         // 51: tele.v1.WatchResponse
+	(*Event)(nil),                 // 52: tele.v1.Event
+	(*StreamOutputRequest)(nil),   // 53: tele.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 54: tele.v1.StreamOutputResponse
+	(*StreamFilesRequest)(nil),    // 55: tele.v1.StreamFilesRequest
+	(*StreamFilesResponse)(nil),   // 56: tele.v1.StreamFilesResponse
+	(*RemoveRequest)(nil),         // 57: tele.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 58: tele.v1.RemoveResponse
+	(*PruneRequest)(nil),          // 59: tele.v1.PruneRequest
+	(*PruneResponse)(nil),         // 60: tele.v1.PruneResponse
+	(*DiffRequest)(nil),           // 61: tele.v1.DiffRequest
+	(*DiffResponse)(nil),          // 62: tele.v1.DiffResponse
+	(*Change)(nil),                // 63: tele.v1.Change
+	(*ListTimingsRequest)(nil),    // 64: tele.v1.ListTimingsRequest
+	(*ListTimingsResponse)(nil),   // 65: tele.v1.ListTimingsResponse
+	(*Timing)(nil),                // 66: tele.v1.Timing
+	(*Mark)(nil),                  // 67: tele.v1.Mark
+	nil,                           // 68: tele.v1.JobSpec.EnvEntry
+	nil,                           // 69: tele.v1.JobSpec.LabelsEntry
+	nil,                           // 70: tele.v1.ExecStart.EnvEntry
+	(*durationpb.Duration)(nil),   // 71: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 72: google.protobuf.Timestamp
 }
 var file_tele_v1_tele_proto_depIdxs = []int32{
-	67, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
-	13, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
-	70, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	68, // 0: tele.v1.JobSpec.env:type_name -> tele.v1.JobSpec.EnvEntry
+	14, // 1: tele.v1.JobSpec.limits:type_name -> tele.v1.Limits
+	71, // 2: tele.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: tele.v1.JobSpec.network:type_name -> tele.v1.Network
-	12, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
-	11, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
-	68, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
-	70, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
-	10, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
-	70, // 9: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
-	9,  // 10: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
-	1,  // 11: tele.v1.Job.status:type_name -> tele.v1.JobStatus
-	2,  // 12: tele.v1.Job.reason:type_name -> tele.v1.Reason
-	71, // 13: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	71, // 14: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
-	71, // 15: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
-	14, // 16: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
-	19, // 17: tele.v1.Job.usage:type_name -> tele.v1.Usage
-	18, // 18: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
-	70, // 19: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
-	17, // 20: tele.v1.Job.tries:type_name -> tele.v1.Try
-	16, // 21: tele.v1.Job.files:type_name -> tele.v1.KeptFiles
-	71, // 22: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
-	71, // 23: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
-	2,  // 24: tele.v1.Try.reason:type_name -> tele.v1.Reason
-	19, // 25: tele.v1.Try.usage:type_name -> tele.v1.Usage
-	9,  // 26: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
-	21, // 27: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
-	15, // 28: tele.v1.StartResponse.job:type_name -> tele.v1.Job
-	15, // 29: tele.v1.GetResponse.job:type_name -> tele.v1.Job
-	25, // 30: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
-	1,  // 31: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
-	70, // 32: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
-	15, // 33: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
-	70, // 34: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	15, // 35: tele.v1.StopResponse.job:type_name -> tele.v1.Job
-	3,  // 36: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
-	15, // 37: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
-	15, // 38: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
-	15, // 39: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
-	13, // 40: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
-	70, // 41: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 42: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
-	11, // 43: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
-	43, // 44: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
-	11, // 45: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
-	69, // 46: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
-	11, // 47: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
-	44, // 48: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
-	4,  // 49: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
-	6,  // 50: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
-	46, // 51: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
-	15, // 52: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
-	71, // 53: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
-	5,  // 54: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
-	51, // 55: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
-	71, // 56: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
-	5,  // 57: tele.v1.Event.kind:type_name -> tele.v1.EventKind
-	15, // 58: tele.v1.Event.job:type_name -> tele.v1.Job
-	6,  // 59: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
-	71, // 60: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
-	6,  // 61: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
-	71, // 62: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	15, // 63: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
-	7,  // 64: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
-	15, // 65: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
-	70, // 66: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
-	62, // 67: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
-	8,  // 68: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
-	65, // 69: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
-	71, // 70: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
-	66, // 71: tele.v1.Timing.marks:type_name -> tele.v1.Mark
-	70, // 72: tele.v1.Mark.after:type_name -> google.protobuf.Duration
-	20, // 73: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
-	23, // 74: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
-	26, // 75: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
-	28, // 76: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
-	30, // 77: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
-	32, // 78: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
-	34, // 79: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
-	36, // 80: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
-	38, // 81: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
-	40, // 82: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
-	42, // 83: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
-	47, // 84: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
-	49, // 85: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
-	52, // 86: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
-	56, // 87: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
-	58, // 88: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
-	60, // 89: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
-	63, // 90: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
-	54, // 91: tele.v1.JobService.StreamFiles:input_type -> tele.v1.StreamFilesRequest
-	22, // 92: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
-	24, // 93: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
-	27, // 94: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
-	29, // 95: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
-	31, // 96: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
-	33, // 97: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
-	35, // 98: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
-	37, // 99: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
-	39, // 100: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
-	41, // 101: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
-	45, // 102: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
-	48, // 103: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
-	50, // 104: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
-	53, // 105: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
-	57, // 106: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
-	59, // 107: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
-	61, // 108: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
-	64, // 109: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
-	55, // 110: tele.v1.JobService.StreamFiles:output_type -> tele.v1.StreamFilesResponse
-	92, // [92:111] is the sub-list for method output_type
-	73, // [73:92] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	13, // 4: tele.v1.JobSpec.mounts:type_name -> tele.v1.Mount
+	12, // 5: tele.v1.JobSpec.terminal:type_name -> tele.v1.TerminalSize
+	69, // 6: tele.v1.JobSpec.labels:type_name -> tele.v1.JobSpec.LabelsEntry
+	71, // 7: tele.v1.JobSpec.warn_before:type_name -> google.protobuf.Duration
+	11, // 8: tele.v1.JobSpec.restart:type_name -> tele.v1.Restart
+	10, // 9: tele.v1.JobSpec.upload:type_name -> tele.v1.FilePlace
+	71, // 10: tele.v1.Restart.backoff:type_name -> google.protobuf.Duration
+	9,  // 11: tele.v1.Job.spec:type_name -> tele.v1.JobSpec
+	1,  // 12: tele.v1.Job.status:type_name -> tele.v1.JobStatus
+	2,  // 13: tele.v1.Job.reason:type_name -> tele.v1.Reason
+	72, // 14: tele.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	72, // 15: tele.v1.Job.started_at:type_name -> google.protobuf.Timestamp
+	72, // 16: tele.v1.Job.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 17: tele.v1.Job.limits:type_name -> tele.v1.LimitStatus
+	20, // 18: tele.v1.Job.usage:type_name -> tele.v1.Usage
+	19, // 19: tele.v1.Job.refused:type_name -> tele.v1.RefusedCall
+	71, // 20: tele.v1.Job.timeout:type_name -> google.protobuf.Duration
+	18, // 21: tele.v1.Job.tries:type_name -> tele.v1.Try
+	17, // 22: tele.v1.Job.files:type_name -> tele.v1.KeptFiles
+	72, // 23: tele.v1.Try.started_at:type_name -> google.protobuf.Timestamp
+	72, // 24: tele.v1.Try.ended_at:type_name -> google.protobuf.Timestamp
+	2,  // 25: tele.v1.Try.reason:type_name -> tele.v1.Reason
+	20, // 26: tele.v1.Try.usage:type_name -> tele.v1.Usage
+	9,  // 27: tele.v1.StartRequest.spec:type_name -> tele.v1.JobSpec
+	22, // 28: tele.v1.StartRequest.secrets:type_name -> tele.v1.Secret
+	16, // 29: tele.v1.StartResponse.job:type_name -> tele.v1.Job
+	16, // 30: tele.v1.GetResponse.job:type_name -> tele.v1.Job
+	26, // 31: tele.v1.GetResponse.cause:type_name -> tele.v1.Cause
+	1,  // 32: tele.v1.ListRequest.statuses:type_name -> tele.v1.JobStatus
+	71, // 33: tele.v1.ListRequest.since:type_name -> google.protobuf.Duration
+	16, // 34: tele.v1.ListResponse.jobs:type_name -> tele.v1.Job
+	71, // 35: tele.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	16, // 36: tele.v1.StopResponse.job:type_name -> tele.v1.Job
+	3,  // 37: tele.v1.SignalRequest.target:type_name -> tele.v1.SignalTarget
+	16, // 38: tele.v1.SignalResponse.job:type_name -> tele.v1.Job
+	16, // 39: tele.v1.PauseResponse.job:type_name -> tele.v1.Job
+	16, // 40: tele.v1.ResumeResponse.job:type_name -> tele.v1.Job
+	14, // 41: tele.v1.UpdateRequest.limits:type_name -> tele.v1.Limits
+	71, // 42: tele.v1.UpdateRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 43: tele.v1.UpdateResponse.job:type_name -> tele.v1.Job
+	12, // 44: tele.v1.ResizeRequest.size:type_name -> tele.v1.TerminalSize
+	44, // 45: tele.v1.ExecRequest.start:type_name -> tele.v1.ExecStart
+	12, // 46: tele.v1.ExecRequest.size:type_name -> tele.v1.TerminalSize
+	70, // 47: tele.v1.ExecStart.env:type_name -> tele.v1.ExecStart.EnvEntry
+	12, // 48: tele.v1.ExecStart.terminal:type_name -> tele.v1.TerminalSize
+	45, // 49: tele.v1.ExecStart.files:type_name -> tele.v1.FileTransfer
+	4,  // 50: tele.v1.FileTransfer.direction:type_name -> tele.v1.FileDirection
+	6,  // 51: tele.v1.ExecResponse.stream:type_name -> tele.v1.OutputStream
+	47, // 52: tele.v1.ExecResponse.exit:type_name -> tele.v1.ExecExit
+	16, // 53: tele.v1.WaitResponse.job:type_name -> tele.v1.Job
+	72, // 54: tele.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 55: tele.v1.WatchRequest.kinds:type_name -> tele.v1.EventKind
+	52, // 56: tele.v1.WatchResponse.event:type_name -> tele.v1.Event
+	72, // 57: tele.v1.Event.time:type_name -> google.protobuf.Timestamp
+	5,  // 58: tele.v1.Event.kind:type_name -> tele.v1.EventKind
+	16, // 59: tele.v1.Event.job:type_name -> tele.v1.Job
+	6,  // 60: tele.v1.StreamOutputRequest.stream:type_name -> tele.v1.OutputStream
+	72, // 61: tele.v1.StreamOutputRequest.since:type_name -> google.protobuf.Timestamp
+	6,  // 62: tele.v1.StreamOutputResponse.stream:type_name -> tele.v1.OutputStream
+	72, // 63: tele.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	16, // 64: tele.v1.StreamOutputResponse.job:type_name -> tele.v1.Job
+	7,  // 65: tele.v1.StreamOutputResponse.event:type_name -> tele.v1.OutputEvent
+	16, // 66: tele.v1.RemoveResponse.job:type_name -> tele.v1.Job
+	71, // 67: tele.v1.PruneRequest.older_than:type_name -> google.protobuf.Duration
+	63, // 68: tele.v1.DiffResponse.changes:type_name -> tele.v1.Change
+	8,  // 69: tele.v1.Change.kind:type_name -> tele.v1.ChangeKind
+	66, // 70: tele.v1.ListTimingsResponse.timings:type_name -> tele.v1.Timing
+	72, // 71: tele.v1.Timing.began_at:type_name -> google.protobuf.Timestamp
+	67, // 72: tele.v1.Timing.marks:type_name -> tele.v1.Mark
+	71, // 73: tele.v1.Mark.after:type_name -> google.protobuf.Duration
+	21, // 74: tele.v1.JobService.Start:input_type -> tele.v1.StartRequest
+	24, // 75: tele.v1.JobService.Get:input_type -> tele.v1.GetRequest
+	27, // 76: tele.v1.JobService.List:input_type -> tele.v1.ListRequest
+	29, // 77: tele.v1.JobService.Stop:input_type -> tele.v1.StopRequest
+	31, // 78: tele.v1.JobService.Signal:input_type -> tele.v1.SignalRequest
+	33, // 79: tele.v1.JobService.Pause:input_type -> tele.v1.PauseRequest
+	35, // 80: tele.v1.JobService.Resume:input_type -> tele.v1.ResumeRequest
+	37, // 81: tele.v1.JobService.Update:input_type -> tele.v1.UpdateRequest
+	39, // 82: tele.v1.JobService.WriteInput:input_type -> tele.v1.WriteInputRequest
+	41, // 83: tele.v1.JobService.Resize:input_type -> tele.v1.ResizeRequest
+	43, // 84: tele.v1.JobService.Exec:input_type -> tele.v1.ExecRequest
+	48, // 85: tele.v1.JobService.Wait:input_type -> tele.v1.WaitRequest
+	50, // 86: tele.v1.JobService.Watch:input_type -> tele.v1.WatchRequest
+	53, // 87: tele.v1.JobService.StreamOutput:input_type -> tele.v1.StreamOutputRequest
+	57, // 88: tele.v1.JobService.Remove:input_type -> tele.v1.RemoveRequest
+	59, // 89: tele.v1.JobService.Prune:input_type -> tele.v1.PruneRequest
+	61, // 90: tele.v1.JobService.Diff:input_type -> tele.v1.DiffRequest
+	64, // 91: tele.v1.JobService.ListTimings:input_type -> tele.v1.ListTimingsRequest
+	55, // 92: tele.v1.JobService.StreamFiles:input_type -> tele.v1.StreamFilesRequest
+	23, // 93: tele.v1.JobService.Start:output_type -> tele.v1.StartResponse
+	25, // 94: tele.v1.JobService.Get:output_type -> tele.v1.GetResponse
+	28, // 95: tele.v1.JobService.List:output_type -> tele.v1.ListResponse
+	30, // 96: tele.v1.JobService.Stop:output_type -> tele.v1.StopResponse
+	32, // 97: tele.v1.JobService.Signal:output_type -> tele.v1.SignalResponse
+	34, // 98: tele.v1.JobService.Pause:output_type -> tele.v1.PauseResponse
+	36, // 99: tele.v1.JobService.Resume:output_type -> tele.v1.ResumeResponse
+	38, // 100: tele.v1.JobService.Update:output_type -> tele.v1.UpdateResponse
+	40, // 101: tele.v1.JobService.WriteInput:output_type -> tele.v1.WriteInputResponse
+	42, // 102: tele.v1.JobService.Resize:output_type -> tele.v1.ResizeResponse
+	46, // 103: tele.v1.JobService.Exec:output_type -> tele.v1.ExecResponse
+	49, // 104: tele.v1.JobService.Wait:output_type -> tele.v1.WaitResponse
+	51, // 105: tele.v1.JobService.Watch:output_type -> tele.v1.WatchResponse
+	54, // 106: tele.v1.JobService.StreamOutput:output_type -> tele.v1.StreamOutputResponse
+	58, // 107: tele.v1.JobService.Remove:output_type -> tele.v1.RemoveResponse
+	60, // 108: tele.v1.JobService.Prune:output_type -> tele.v1.PruneResponse
+	62, // 109: tele.v1.JobService.Diff:output_type -> tele.v1.DiffResponse
+	65, // 110: tele.v1.JobService.ListTimings:output_type -> tele.v1.ListTimingsResponse
+	56, // 111: tele.v1.JobService.StreamFiles:output_type -> tele.v1.StreamFilesResponse
+	93, // [93:112] is the sub-list for method output_type
+	74, // [74:93] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_tele_v1_tele_proto_init() }
@@ -5584,17 +5674,17 @@ func file_tele_v1_tele_proto_init() {
 	if File_tele_v1_tele_proto != nil {
 		return
 	}
-	file_tele_v1_tele_proto_msgTypes[6].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[8].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[10].OneofWrappers = []any{}
-	file_tele_v1_tele_proto_msgTypes[43].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tele_v1_tele_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tele_v1_tele_proto_rawDesc), len(file_tele_v1_tele_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

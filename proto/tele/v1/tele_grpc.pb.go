@@ -114,7 +114,7 @@ type JobServiceClient interface {
 	// for at the start.
 	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
-	// JobSpec.stdin. The first message names the job and the writer. The server
+	// JobSpec.stdin, and the files of one with JobSpec.upload. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
 	// after each message; what it has is not lost when the server is killed. A
 	// writer whose stream was cut makes another and goes on at that byte. Several
@@ -446,7 +446,7 @@ type JobServiceServer interface {
 	// for at the start.
 	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	// WriteInput is the standard input of a running job that was started with
-	// JobSpec.stdin. The first message names the job and the writer. The server
+	// JobSpec.stdin, and the files of one with JobSpec.upload. The first message names the job and the writer. The server
 	// answers it with how many bytes of this writer it has, and from then on
 	// after each message; what it has is not lost when the server is killed. A
 	// writer whose stream was cut makes another and goes on at that byte. Several
