@@ -232,11 +232,13 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 	}
 	s.close()
 	err = download(ctx, c, streams, ended, cmp.Or(r.To, "."), false)
-	if err != nil && code != nil { // the command's own goes first
-		fmt.Fprintln(streams.Err, "tele:", err)
-		return code
+	if code == nil {
+		return err
 	}
-	return err
+	if err != nil { // the command's own goes first
+		fmt.Fprintln(streams.Err, "tele:", err)
+	}
+	return code
 }
 
 // Start is `tele start`.
