@@ -60,8 +60,9 @@ func checkDownload(spec *telev1.JobSpec) error {
 
 func filesPath(dir string) string { return filepath.Join(dir, "files.tar") }
 
-// keepFiles collects what the job has to leave. It fails with ErrClosing alone, when the server ends before.
-func (j *Job) keepFiles(record *recordv1.Record, waitErr error) error {
+// keepFiles collects what the job has to leave, until ctx ends. It fails with ErrClosing alone, when the server
+// ends before.
+func (j *Job) keepFiles(ctx context.Context, record *recordv1.Record, waitErr error) error {
 	job := record.Job
 	if len(job.Spec.GetDownload()) == 0 {
 		return nil
@@ -73,17 +74,9 @@ func (j *Job) keepFiles(record *recordv1.Record, waitErr error) error {
 	// This may take long, and nobody waits for the start of a process meanwhile.
 	j.table.warm.end()
 	defer j.table.warm.begin()
-	ctx, cancel := context.WithCancelCause(j.table.life)
-	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, collectTime, fmt.Errorf("they were not collected within %v", collectTime))
 	defer stop()
-	j.mu.Lock()
-	j.giveUpFiles = cancel
-	j.mu.Unlock()
 	kept, err := j.collect(ctx, record)
-	j.mu.Lock()
-	j.giveUpFiles = nil
-	j.mu.Unlock()
 	if j.table.life.Err() != nil {
 		return ErrClosing
 	}

@@ -121,9 +121,8 @@ func TestKeepFilesWaitsForRoom(t *testing.T) {
 
 	j = begin(t, table, keeping("head -c 9000000 /dev/zero >f; exit 5", "f"))
 	eventually(t, "files are collected", func() bool {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return j.giveUpFiles != nil
+		info, err := os.Stat(filesPath(j.dir))
+		return err == nil && info.Size() > 0
 	})
 	if err := j.Stop(unix.SIGTERM, 0, "me"); err != nil {
 		t.Fatal(err)
@@ -137,10 +136,35 @@ func TestKeepFilesWaitsForRoom(t *testing.T) {
 	}
 }
 
+// A stop is heard from the moment when the command has ended, also before anything is collected: they may wait for
+// room for long.
+func TestKeepFilesStoppedBefore(t *testing.T) {
+	for _, spec := range []*telev1.JobSpec{keeping("", "f"), again("", 1, time.Hour)} {
+		table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+		spec.Command[2], spec.Download = "head -c 3000000 /dev/zero >f; exec sleep 0.1", []string{"f"}
+		made := make(chan *Job, 1)
+		table.at = func(step string) {
+			if step != "end seen" {
+				return
+			}
+			if err := (<-made).Stop(unix.SIGTERM, 0, "me"); err != nil {
+				t.Error(err)
+			}
+		}
+		j := begin(t, table, spec)
+		made <- j
+		job := wait(t, j)
+		if job.Reason != telev1.Reason_REASON_EXITED || job.GetExitCode() != 0 || job.Files.GetError() != "stopped by me while they were collected" {
+			t.Errorf("got %v", job)
+		}
+	}
+}
+
 // Each sandbox has its own: of a job that is tried again the last one's are kept, and none where that could not
 // be asked.
 func TestKeepFilesOfTries(t *testing.T) {
 	table := open(t)
+	waiting := steps(table, "waiting for the next try")
 	spec := again("echo >$(cat /proc/sys/kernel/random/uuid); exit 1", 2, 10*time.Millisecond)
 	spec.Download = []string{"*"}
 	job, _ := run(t, table, spec)
@@ -148,7 +172,8 @@ func TestKeepFilesOfTries(t *testing.T) {
 		t.Errorf("kept %q, %v", names, job)
 	}
 	spec.Restart.Backoff = nil
-	waiting := steps(table, "waiting for the next try")
+	<-waiting
+	<-waiting
 	j := begin(t, table, spec)
 	<-waiting
 	if err := j.Stop(unix.SIGTERM, 0, "me"); err != nil {

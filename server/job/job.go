@@ -64,7 +64,7 @@ type Job struct {
 
 	secrets []*telev1.Secret // for further tries
 
-	giveUpFiles context.CancelCauseFunc // while they are collected
+	giveUpFiles context.CancelCauseFunc // from the command's end on, where some are to be collected
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
@@ -189,16 +189,18 @@ func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason tele
 	switch {
 	case j.endedLocked():
 		return nil
-	case j.giveUpFiles != nil:
-		j.giveUpFiles(errors.New(message + " while they were collected"))
-		return nil
 	case j.retry.waiting:
 		j.concludeLocked(&recordv1.Stop{Reason: reason, Message: message})
 		return nil
-	case j.ending && j.retry.late == nil && j.record.Job.Spec.GetRestart() != nil:
-		j.retry.late = &recordv1.Stop{Reason: reason, Message: message} // for when there is another try
+	case j.ending:
+		if j.giveUpFiles != nil {
+			j.giveUpFiles(errors.New(message + " while they were collected"))
+		}
+		if j.retry.late == nil && j.record.Job.Spec.GetRestart() != nil {
+			j.retry.late = &recordv1.Stop{Reason: reason, Message: message} // for when there is another try
+		}
 		return nil
-	case j.ending || j.init == nil && !j.retry.trying:
+	case j.init == nil && !j.retry.trying:
 		return nil
 	}
 	killAt := time.Now().Add(max(grace, 0))
@@ -341,6 +343,11 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.stopTimersLocked()
 	record := proto.Clone(j.record).(*recordv1.Record)
 	j.ending = true                            // a stop that comes now would write its record over ours
+	keeping := j.table.life
+	if len(record.Job.Spec.GetDownload()) > 0 {
+		keeping, j.giveUpFiles = context.WithCancelCause(keeping)
+		defer j.giveUpFiles(nil)
+	}
 	init, group, log := j.init, j.group, j.log // from the shelf on they may go
 	j.mu.Unlock()
 	j.table.at("end seen")
@@ -360,7 +367,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.Usage.WallUsec = &wall
 	again := j.endTry(record)
 	if !again {
-		if j.keepFiles(record, waitErr) == ErrClosing {
+		if j.keepFiles(keeping, record, waitErr) == ErrClosing {
 			return false
 		}
 		j.removeWork()
