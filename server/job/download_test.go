@@ -160,6 +160,34 @@ func TestKeepFilesStoppedBefore(t *testing.T) {
 	}
 }
 
+// While they are collected, a job has no more descriptors than were counted for it from its start on: however many
+// wait for room at once, the server has some left for whoever makes it.
+func TestKeepFilesDescriptors(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+	run(t, table, keeping("echo >f", "f")) // what is there once is there then
+	before, counted := openFiles(t), 0
+	var jobs []*Job
+	for range 4 {
+		j := begin(t, table, keeping("head -c 2000000 /dev/zero >f; echo ready; exec sleep 1000", "f"))
+		firstOutput(t, j)
+		counted += j.files() + 3 // those of its output are counted elsewhere
+		jobs = append(jobs, j)
+	}
+	for _, j := range jobs {
+		if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "files are collected", func() bool {
+			_, err := os.Stat(filesPath(j.dir))
+			return err == nil
+		})
+	}
+	few := func(n int) bool { return n <= before+counted }
+	if n := await(func() int { return openFiles(t) }, few); !few(n) || table.files != counted-4*3 {
+		t.Errorf("%d descriptors, it was %d, and %d are counted: %d", n, before, counted, table.files)
+	}
+}
+
 // Each sandbox has its own: of a job that is tried again the last one's are kept, and none where that could not
 // be asked.
 func TestKeepFilesOfTries(t *testing.T) {

@@ -35,6 +35,7 @@ type Job struct {
 	overlay   bool          // its root is writable
 	stdin     bool          // it has a standard input
 	terminal  bool          // it has a terminal
+	leaves    bool          // files that are kept beyond its end
 	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
@@ -73,13 +74,14 @@ func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
 		stdin:    record.Job.Spec.GetStdin(),
 		terminal: record.Job.Spec.GetTerminal() != nil,
+		leaves:   len(record.Job.Spec.GetDownload()) > 0,
 		created:  record.Job.CreatedAt.AsTime().UnixNano(),
 		made:     make(chan struct{}), done: make(chan struct{})}
 }
 
 // files is how many descriptors the server has open for the job while it runs, but for its output:
 // init's socket and two pipes; the upper layer; the listener; the input's file twice, and its pipe; the
-// terminal, and the pipe to the output.
+// terminal, and the pipe to the output; three pipes from what collects its files, and the file they go to.
 func (j *Job) files() int {
 	n := 3
 	if j.overlay {
@@ -93,6 +95,9 @@ func (j *Job) files() int {
 	}
 	if j.terminal {
 		n += 2
+	}
+	if j.leaves {
+		n += 4
 	}
 	return n
 }
@@ -342,7 +347,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.mu.Lock()
 	j.stopTimersLocked()
 	record := proto.Clone(j.record).(*recordv1.Record)
-	j.ending = true                            // a stop that comes now would write its record over ours
+	j.ending = true // a stop that comes now would write its record over ours
 	keeping := j.table.life
 	if len(record.Job.Spec.GetDownload()) > 0 {
 		keeping, j.giveUpFiles = context.WithCancelCause(keeping)
