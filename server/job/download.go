@@ -140,6 +140,8 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 	said := <-heard
 	kept.Bytes, kept.Warnings, kept.Error = uint64(n), said.LeftOut.All(), said.Error
 	switch {
+	case ctx.Err() != nil && noRoom(err):
+		return kept, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	case ctx.Err() != nil:
 		return kept, context.Cause(ctx)
 	case err != nil:
@@ -182,7 +184,7 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 			switch {
 			case err == nil:
 				continue
-			case !noSpace(err) && !errors.Is(err, output.ErrFull):
+			case !noRoom(err):
 				return n, err
 			}
 			j.table.tidyUp()
@@ -200,6 +202,8 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 		}
 	}
 }
+
+func noRoom(err error) bool { return noSpace(err) || errors.Is(err, output.ErrFull) }
 
 // storePiece writes as much as there is room for behind the n bytes that are there.
 func (j *Job) storePiece(f *os.File, n int64, piece []byte) (wrote int, err error) {
@@ -233,7 +237,14 @@ func (j *Job) KeptFiles(offset uint64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.Seek(int64(offset), io.SeekStart); err != nil {
+	info, err := f.Stat()
+	if err == nil && info.Size() != int64(job.Files.Bytes) { // nothing waits for the disk
+		err = &FilesError{fmt.Sprintf("of the %d bytes that were kept %d are on the disk; did the server's machine lose power?", job.Files.Bytes, info.Size())}
+	}
+	if err == nil {
+		_, err = f.Seek(int64(offset), io.SeekStart)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
