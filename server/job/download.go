@@ -119,6 +119,9 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 	if err != nil {
 		return kept, err
 	}
+	if err := j.thaw(); err != nil {
+		return kept, err
+	}
 	b, err := j.init.RunAfter(plan, s)
 	if err != nil {
 		return kept, err
@@ -152,6 +155,13 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 		return kept, errors.New("what collects files in the sandbox was ended: it takes 4 of the processes that the job may have, and some 8M of its memory, of which files in memory take their part")
 	}
 	return kept, nil
+}
+
+// thaw lets init go on, which a pause froze that was cut off by the job's end, or with its server.
+func (j *Job) thaw() error {
+	j.control.Lock()
+	defer j.control.Unlock()
+	return j.group.Thaw()
 }
 
 // hearCollection hears an agent to its end, and what it says may be as much as it likes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -193,6 +194,32 @@ func TestKeepFilesDescriptors(t *testing.T) {
 	few := func(n int) bool { return n <= before+counted }
 	if n := await(func() int { return openFiles(t) }, few); !few(n) || table.files != counted-4*3 {
 		t.Errorf("%d descriptors, it was %d, and %d are counted: %d", n, before, counted, table.files)
+	}
+}
+
+// A server may be killed as it freezes a job to pause it: then init is frozen, too, which is to collect.
+func TestKeepFilesOfFrozen(t *testing.T) {
+	table := open(t)
+	made := make(chan *Job, 1)
+	table.at = func(step string) {
+		if step != "end seen" {
+			return
+		}
+		for _, dir := range (<-made).group.Paths() {
+			name := filepath.Join(dir, "cgroup.freeze")
+			if _, err := os.Stat(name); err != nil { // it is of version 1
+				continue
+			}
+			if err := os.WriteFile(name, []byte("1"), 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	j := begin(t, table, keeping("echo >f", "f"))
+	made <- j
+	wait(t, j)
+	if names := keptNames(t, j); names != "f" {
+		t.Errorf("got %q", names)
 	}
 }
 
