@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,7 +45,7 @@ func checkDownload(spec *telev1.JobSpec) error {
 		return bad("spec.download", "has %d patterns, the most is %d", len(spec.Download), mostPatterns)
 	}
 	for _, pattern := range spec.Download {
-		switch _, err := path.Match(pattern, ""); {
+		switch err := files.CheckPattern(pattern); {
 		case pattern == "" || len(pattern) > maxPath || strings.Contains(pattern, "\x00") || !utf8.ValidString(pattern):
 			return bad("spec.download", "%s is no path of at most %d bytes", Quote(pattern), maxPath)
 		case slices.Contains(strings.Split(pattern, "/"), ".."):
