@@ -157,6 +157,8 @@ func (r *Run) Run(ctx context.Context, streams Streams) error {
 		return errors.New("--download-to: nothing is got here; when the job has ended: tele download ID DIR")
 	case r.To != "" && len(spec.Download) == 0:
 		return errors.New("--download-to: say what to keep, too: --download PATTERN")
+	case r.To == "-":
+		return errors.New("--download-to -: standard output is the command's; a tar stream comes when the job has ended: tele download ID -")
 	}
 	secrets, err := r.secrets(streams.In, spec)
 	if err != nil {
