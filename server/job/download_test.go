@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/telerun/tele/initproc"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
@@ -220,6 +221,22 @@ func TestKeepFilesOfFrozen(t *testing.T) {
 	wait(t, j)
 	if names := keptNames(t, j); names != "f" {
 		t.Errorf("got %q", names)
+	}
+}
+
+// A server that ends with its jobs leaves none that collects.
+func TestKeepFilesAtShutdown(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+	j := begin(t, table, keeping("head -c 3000000 /dev/zero >f; echo ready; exec sleep 1000", "f"))
+	firstOutput(t, j)
+	table.Stop()
+	r, err := readRecord(j.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	why := "stopped because the server was shut down while they were collected"
+	if r.Job.Reason != telev1.Reason_REASON_STOPPED || !strings.HasPrefix(r.Job.Files.GetError(), why) || !initproc.Gone(initID(r)) {
+		t.Errorf("got %v", r)
 	}
 }
 
