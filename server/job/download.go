@@ -182,6 +182,7 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	buf := make([]byte, 256<<10)
+	told := false
 	for {
 		read, readErr := r.Read(buf)
 		if n+int64(read) > limit {
@@ -193,8 +194,11 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 			switch {
 			case err == nil:
 				continue
-			case !noRoom(err):
+			case !noRoom(err) || j.table.options.StopWhenFull:
 				return n, err
+			case !told:
+				j.table.options.Log.Warn().Err(err).Str("job", j.id).Msg("files cannot be kept, the job's end waits")
+				told = true
 			}
 			j.table.tidyUp()
 			select {

@@ -224,6 +224,15 @@ func TestKeepFilesOfFrozen(t *testing.T) {
 	}
 }
 
+// Where jobs do not wait for room, nor do their files.
+func TestKeepFilesStopWhenFull(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output, o.StopWhenFull = 1<<20, true })
+	job, _ := run(t, table, keeping("head -c 3000000 /dev/zero >f; exit 5", "f"))
+	if job.GetExitCode() != 5 || !strings.HasPrefix(job.Files.GetError(), "no room for output: ") || table.space.Used() > 1000 {
+		t.Errorf("got %v, %d bytes are counted", job, table.space.Used())
+	}
+}
+
 // A server that ends with its jobs leaves none that collects.
 func TestKeepFilesAtShutdown(t *testing.T) {
 	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
