@@ -160,6 +160,8 @@ func (r *Run) together(spec *telev1.JobSpec) error {
 		return errors.New("--download-to: nothing is got here; when the job has ended: tele download ID DIR")
 	case r.To != "" && len(spec.Download) == 0:
 		return errors.New("--download-to: say what to keep, too: --download PATTERN")
+	case r.To == "-":
+		return errors.New("--download-to -: standard output is the command's; a tar stream comes when the job has ended: tele download ID -")
 	case r.Detach && spec.Stdin && len(r.sources) > 0:
 		return errors.New("--upload: the job's input is open as long as tele sends files, and ends then: leave out -i, or -d to stay with the job")
 	}

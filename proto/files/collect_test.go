@@ -21,6 +21,7 @@ func TestCollect(t *testing.T) {
 		must(t, os.WriteFile(name, []byte(name), 0o600))
 	}
 	must(t, unix.Mkfifo("fifo", 0o644))
+	must(t, os.Symlink("a", "link"))
 	absolute := strings.TrimLeft(dir, "/")
 	for _, test := range []struct {
 		patterns string
@@ -31,11 +32,15 @@ func TestCollect(t *testing.T) {
 		{"a/* a/2/3 ./a/1", []string{"a/1", "a/2/", "a/2/3"}, ""},
 		{"?/1", []string{"a/1", "b/1"}, ""},
 		{dir + "/c c", []string{absolute + "/c", "c"}, ""},
-		{"b . a", []string{"b/", "b/1", "./", "./a/", "./a/1", "./a/2/", "./a/2/3", "./b/", "./b/1", "./c"}, ""},
+		{"b . a", []string{"./", "./a/", "./a/1", "./a/2/", "./a/2/3", "./b/", "./b/1", "./c", "./link"}, ""},
 		{"none c no*", []string{"c"}, "none: there is no such file (and 1 more)"},
 		{"none", nil, "none: there is no such file"},
 		{"fifo", nil, ""},
-		{"c/x", nil, "c/x: there is no such file"},
+		{"c/x", nil, "read c/x: not a directory"},
+		{"a/1 a", []string{"a/", "a/1", "a/2/", "a/2/3"}, ""},
+		{"[!ac] c", []string{"b/", "b/1", "c"}, ""},
+		{"link/1", []string{"link/1"}, ""},
+		{"link/1 l*", []string{"link"}, "link/1 is left out: link, which another pattern fits, is a link and kept as one"},
 	} {
 		var out bytes.Buffer
 		var warnings []string
@@ -51,6 +56,16 @@ func TestCollect(t *testing.T) {
 		must(t, Unpack(bytes.NewReader(out.Bytes()), Place{Path: to}, noWarning(t)))
 		if hasFIFO := strings.Contains(test.patterns, ".") && strings.Contains(test.patterns, "b ") || test.patterns == "fifo"; hasFIFO != (len(warnings) == 1) {
 			t.Errorf("%s: warned of %q", test.patterns, warnings)
+		}
+	}
+}
+
+func TestGoPattern(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"a!": "a!", "[!a]": "[^a]", "x[!a-c]*[!b]": "x[^a-c]*[^b]", "[a!]": "[a!]", `\[!a]`: `\[!a]`, `[\][!a]`: `[\][!a]`, "[": "[", "[!": "[^", `\`: `\`,
+	} {
+		if got := goPattern(pattern); got != want {
+			t.Errorf("%s: got %s, want %s", pattern, got, want)
 		}
 	}
 }

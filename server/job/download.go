@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,7 +45,7 @@ func checkDownload(spec *telev1.JobSpec) error {
 		return bad("spec.download", "has %d patterns, the most is %d", len(spec.Download), mostPatterns)
 	}
 	for _, pattern := range spec.Download {
-		switch _, err := path.Match(pattern, ""); {
+		switch err := files.CheckPattern(pattern); {
 		case pattern == "" || len(pattern) > maxPath || strings.Contains(pattern, "\x00") || !utf8.ValidString(pattern):
 			return bad("spec.download", "%s is no path of at most %d bytes", Quote(pattern), maxPath)
 		case slices.Contains(strings.Split(pattern, "/"), ".."):
@@ -60,8 +59,9 @@ func checkDownload(spec *telev1.JobSpec) error {
 
 func filesPath(dir string) string { return filepath.Join(dir, "files.tar") }
 
-// keepFiles collects what the job has to leave. It fails with ErrClosing alone, when the server ends before.
-func (j *Job) keepFiles(record *recordv1.Record, waitErr error) error {
+// keepFiles collects what the job has to leave, until ctx ends. It fails with ErrClosing alone, when the server
+// ends before.
+func (j *Job) keepFiles(ctx context.Context, record *recordv1.Record, waitErr error) error {
 	job := record.Job
 	if len(job.Spec.GetDownload()) == 0 {
 		return nil
@@ -73,17 +73,9 @@ func (j *Job) keepFiles(record *recordv1.Record, waitErr error) error {
 	// This may take long, and nobody waits for the start of a process meanwhile.
 	j.table.warm.end()
 	defer j.table.warm.begin()
-	ctx, cancel := context.WithCancelCause(j.table.life)
-	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, collectTime, fmt.Errorf("they were not collected within %v", collectTime))
 	defer stop()
-	j.mu.Lock()
-	j.giveUpFiles = cancel
-	j.mu.Unlock()
 	kept, err := j.collect(ctx, record)
-	j.mu.Lock()
-	j.giveUpFiles = nil
-	j.mu.Unlock()
 	if j.table.life.Err() != nil {
 		return ErrClosing
 	}
@@ -126,6 +118,9 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 	if err != nil {
 		return kept, err
 	}
+	if err := j.thaw(); err != nil {
+		return kept, err
+	}
 	b, err := j.init.RunAfter(plan, s)
 	if err != nil {
 		return kept, err
@@ -147,6 +142,8 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 	said := <-heard
 	kept.Bytes, kept.Warnings, kept.Error = uint64(n), said.LeftOut.All(), said.Error
 	switch {
+	case ctx.Err() != nil && noRoom(err):
+		return kept, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	case ctx.Err() != nil:
 		return kept, context.Cause(ctx)
 	case err != nil:
@@ -157,6 +154,13 @@ func (j *Job) collect(ctx context.Context, record *recordv1.Record) (*telev1.Kep
 		return kept, errors.New("what collects files in the sandbox was ended: it takes 4 of the processes that the job may have, and some 8M of its memory, of which files in memory take their part")
 	}
 	return kept, nil
+}
+
+// thaw lets init go on, which a pause froze that was cut off by the job's end, or with its server.
+func (j *Job) thaw() error {
+	j.control.Lock()
+	defer j.control.Unlock()
+	return j.group.Thaw()
 }
 
 // hearCollection hears an agent to its end, and what it says may be as much as it likes.
@@ -178,6 +182,7 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	buf := make([]byte, 256<<10)
+	told := false
 	for {
 		read, readErr := r.Read(buf)
 		if n+int64(read) > limit {
@@ -189,8 +194,11 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 			switch {
 			case err == nil:
 				continue
-			case !noSpace(err) && !errors.Is(err, output.ErrFull), j.table.options.StopWhenFull:
+			case !noRoom(err) || j.table.options.StopWhenFull:
 				return n, err
+			case !told:
+				j.table.options.Log.Warn().Err(err).Str("job", j.id).Msg("files cannot be kept, the job's end waits")
+				told = true
 			}
 			j.table.tidyUp()
 			select {
@@ -207,6 +215,8 @@ func (j *Job) storeFiles(ctx context.Context, r io.Reader, limit int64) (n int64
 		}
 	}
 }
+
+func noRoom(err error) bool { return noSpace(err) || errors.Is(err, output.ErrFull) }
 
 // storePiece writes as much as there is room for behind the n bytes that are there.
 func (j *Job) storePiece(f *os.File, n int64, piece []byte) (wrote int, err error) {
@@ -240,7 +250,14 @@ func (j *Job) KeptFiles(offset uint64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.Seek(int64(offset), io.SeekStart); err != nil {
+	info, err := f.Stat()
+	if err == nil && info.Size() != int64(job.Files.Bytes) { // nothing waits for the disk
+		err = &FilesError{fmt.Sprintf("of the %d bytes that were kept %d are on the disk; did the server's machine lose power?", job.Files.Bytes, info.Size())}
+	}
+	if err == nil {
+		_, err = f.Seek(int64(offset), io.SeekStart)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/telerun/tele/initproc"
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/output"
 	"golang.org/x/sys/unix"
@@ -71,15 +73,22 @@ func TestKeepFiles(t *testing.T) {
 	if _, err := j.KeptFiles(job.Files.Bytes + 1); !errors.Is(err, output.ErrOffset) {
 		t.Errorf("got %v", err)
 	}
+	plain, _ := run(t, table, sh("true"))
+	if _, err := find(t, table, plain.Id).KeptFiles(0); !errors.Is(err, ErrNoFiles) {
+		t.Errorf("got %v", err)
+	}
+	var failed *FilesError
+	if err := os.Truncate(filesPath(j.dir), 5000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.KeptFiles(0); !errors.As(err, &failed) {
+		t.Errorf("of a stream that is cut off on the disk: %v", err)
+	}
 	if err := j.removeOutput(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.KeptFiles(0); !errors.Is(err, ErrOutputRemoved) || table.space.Used() != 0 {
 		t.Errorf("got %v, %d bytes are counted", err, table.space.Used())
-	}
-	plain, _ := run(t, table, sh("true"))
-	if _, err := find(t, table, plain.Id).KeptFiles(0); !errors.Is(err, ErrNoFiles) {
-		t.Errorf("got %v", err)
 	}
 }
 
@@ -121,15 +130,15 @@ func TestKeepFilesWaitsForRoom(t *testing.T) {
 
 	j = begin(t, table, keeping("head -c 9000000 /dev/zero >f; exit 5", "f"))
 	eventually(t, "files are collected", func() bool {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return j.giveUpFiles != nil
+		info, err := os.Stat(filesPath(j.dir))
+		return err == nil && info.Size() > 0
 	})
 	if err := j.Stop(unix.SIGTERM, 0, "me"); err != nil {
 		t.Fatal(err)
 	}
 	job = wait(t, j)
-	if job.GetExitCode() != 5 || job.Reason != telev1.Reason_REASON_EXITED || job.Files.Error != "stopped by me while they were collected" || job.Files.Bytes != 0 {
+	why := "stopped by me while they were collected"
+	if job.GetExitCode() != 5 || job.Reason != telev1.Reason_REASON_EXITED || !strings.HasPrefix(job.Files.Error, why) || job.Files.Bytes != 0 {
 		t.Errorf("got %v", job)
 	}
 	if _, err := os.Stat(filesPath(j.dir)); !errors.Is(err, os.ErrNotExist) {
@@ -137,12 +146,106 @@ func TestKeepFilesWaitsForRoom(t *testing.T) {
 	}
 }
 
-// With StopWhenFull nothing waits.
-func TestKeepFilesWhenFull(t *testing.T) {
-	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20; o.StopWhenFull = true })
+// A stop is heard from the moment when the command has ended, also before anything is collected: they may wait for
+// room for long.
+func TestKeepFilesStoppedBefore(t *testing.T) {
+	for _, spec := range []*telev1.JobSpec{keeping("", "f"), again("", 1, time.Hour)} {
+		table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+		spec.Command[2], spec.Download = "head -c 3000000 /dev/zero >f; exec sleep 0.1", []string{"f"}
+		made := make(chan *Job, 1)
+		table.at = func(step string) {
+			if step != "end seen" {
+				return
+			}
+			if err := (<-made).Stop(unix.SIGTERM, 0, "me"); err != nil {
+				t.Error(err)
+			}
+		}
+		j := begin(t, table, spec)
+		made <- j
+		job := wait(t, j)
+		if job.Reason != telev1.Reason_REASON_EXITED || job.GetExitCode() != 0 || job.Files.GetError() != "stopped by me while they were collected" {
+			t.Errorf("got %v", job)
+		}
+	}
+}
+
+// While they are collected, a job has no more descriptors than were counted for it from its start on: however many
+// wait for room at once, the server has some left for whoever makes it.
+func TestKeepFilesDescriptors(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+	run(t, table, keeping("echo >f", "f")) // what is there once is there then
+	before, counted := openFiles(t), 0
+	var jobs []*Job
+	for range 4 {
+		j := begin(t, table, keeping("head -c 2000000 /dev/zero >f; echo ready; exec sleep 1000", "f"))
+		firstOutput(t, j)
+		counted += j.files() + 3 // those of its output are counted elsewhere
+		jobs = append(jobs, j)
+	}
+	for _, j := range jobs {
+		if err := j.Stop(unix.SIGKILL, 0, "me"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "files are collected", func() bool {
+			_, err := os.Stat(filesPath(j.dir))
+			return err == nil
+		})
+	}
+	few := func(n int) bool { return n <= before+counted }
+	if n := await(func() int { return openFiles(t) }, few); !few(n) || table.files != counted-4*3 {
+		t.Errorf("%d descriptors, it was %d, and %d are counted: %d", n, before, counted, table.files)
+	}
+}
+
+// A server may be killed as it freezes a job to pause it: then init is frozen, too, which is to collect.
+func TestKeepFilesOfFrozen(t *testing.T) {
+	table := open(t)
+	made := make(chan *Job, 1)
+	table.at = func(step string) {
+		if step != "end seen" {
+			return
+		}
+		for _, dir := range (<-made).group.Paths() {
+			name := filepath.Join(dir, "cgroup.freeze")
+			if _, err := os.Stat(name); err != nil { // it is of version 1
+				continue
+			}
+			if err := os.WriteFile(name, []byte("1"), 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	j := begin(t, table, keeping("echo >f", "f"))
+	made <- j
+	wait(t, j)
+	if names := keptNames(t, j); names != "f" {
+		t.Errorf("got %q", names)
+	}
+}
+
+// Where jobs do not wait for room, nor do their files.
+func TestKeepFilesStopWhenFull(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output, o.StopWhenFull = 1<<20, true })
 	job, _ := run(t, table, keeping("head -c 3000000 /dev/zero >f; exit 5", "f"))
-	if job.GetExitCode() != 5 || job.Files.Bytes != 0 || !strings.Contains(job.Files.Error, "has reached its limit") {
-		t.Errorf("got %v", job)
+	if job.GetExitCode() != 5 || !strings.HasPrefix(job.Files.GetError(), "no room for output: ") || table.space.Used() > 1000 {
+		t.Errorf("got %v, %d bytes are counted", job, table.space.Used())
+	}
+}
+
+// A server that ends with its jobs leaves none that collects.
+func TestKeepFilesAtShutdown(t *testing.T) {
+	table := with(t, open(t), func(o *Options) { o.Retention.Output = 1 << 20 })
+	j := begin(t, table, keeping("head -c 3000000 /dev/zero >f; echo ready; exec sleep 1000", "f"))
+	firstOutput(t, j)
+	table.Stop()
+	r, err := readRecord(j.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	why := "stopped because the server was shut down while they were collected"
+	if r.Job.Reason != telev1.Reason_REASON_STOPPED || !strings.HasPrefix(r.Job.Files.GetError(), why) || !initproc.Gone(initID(r)) {
+		t.Errorf("got %v", r)
 	}
 }
 

@@ -35,6 +35,7 @@ type Job struct {
 	overlay   bool          // its root is writable
 	stdin     bool          // it has a standard input, be it for its files alone
 	terminal  bool          // it has a terminal
+	leaves    bool          // files that are kept beyond its end
 	listens   bool          // to system calls that are refused
 	made      chan struct{} // closed when its command runs, or it was found not to
 	done      chan struct{} // closed when it has ended and its record says so
@@ -64,7 +65,7 @@ type Job struct {
 
 	secrets []*telev1.Secret // for further tries
 
-	giveUpFiles context.CancelCauseFunc // while they are collected
+	giveUpFiles context.CancelCauseFunc // from the command's end on, where some are to be collected
 }
 
 func newJob(t *Table, dir string, record *recordv1.Record) *Job {
@@ -73,13 +74,14 @@ func newJob(t *Table, dir string, record *recordv1.Record) *Job {
 		overlay: record.Job.Spec.GetRoot() == RootOverlay, listens: record.Job.Spec.GetSeccompLog(),
 		stdin:    hasInput(record.Job.Spec),
 		terminal: record.Job.Spec.GetTerminal() != nil,
+		leaves:   len(record.Job.Spec.GetDownload()) > 0,
 		created:  record.Job.CreatedAt.AsTime().UnixNano(),
 		made:     make(chan struct{}), done: make(chan struct{})}
 }
 
 // files is how many descriptors the server has open for the job while it runs, but for its output:
 // init's socket and two pipes; the upper layer; the listener; the input's file twice, and its pipe; the
-// terminal, and the pipe to the output.
+// terminal, and the pipe to the output; three pipes from what collects its files, and the file they go to.
 func (j *Job) files() int {
 	n := 3
 	if j.overlay {
@@ -93,6 +95,9 @@ func (j *Job) files() int {
 	}
 	if j.terminal {
 		n += 2
+	}
+	if j.leaves {
+		n += 4
 	}
 	return n
 }
@@ -189,16 +194,18 @@ func (j *Job) stopLocked(signal syscall.Signal, grace time.Duration, reason tele
 	switch {
 	case j.endedLocked():
 		return nil
-	case j.giveUpFiles != nil:
-		j.giveUpFiles(errors.New(message + " while they were collected"))
-		return nil
 	case j.retry.waiting:
 		j.concludeLocked(&recordv1.Stop{Reason: reason, Message: message})
 		return nil
-	case j.ending && j.retry.late == nil && j.record.Job.Spec.GetRestart() != nil:
-		j.retry.late = &recordv1.Stop{Reason: reason, Message: message} // for when there is another try
+	case j.ending:
+		if j.giveUpFiles != nil {
+			j.giveUpFiles(errors.New(message + " while they were collected"))
+		}
+		if j.retry.late == nil && j.record.Job.Spec.GetRestart() != nil {
+			j.retry.late = &recordv1.Stop{Reason: reason, Message: message} // for when there is another try
+		}
 		return nil
-	case j.ending || j.init == nil && !j.retry.trying:
+	case j.init == nil && !j.retry.trying:
 		return nil
 	}
 	killAt := time.Now().Add(max(grace, 0))
@@ -340,7 +347,12 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	j.mu.Lock()
 	j.stopTimersLocked()
 	record := proto.Clone(j.record).(*recordv1.Record)
-	j.ending = true                            // a stop that comes now would write its record over ours
+	j.ending = true // a stop that comes now would write its record over ours
+	keeping := j.table.life
+	if len(record.Job.Spec.GetDownload()) > 0 {
+		keeping, j.giveUpFiles = context.WithCancelCause(keeping)
+		defer j.giveUpFiles(nil)
+	}
 	init, group, log := j.init, j.group, j.log // from the shelf on they may go
 	j.mu.Unlock()
 	j.table.at("end seen")
@@ -360,7 +372,7 @@ func (j *Job) end(exit initproc.Exit, waitErr error) bool {
 	job.Usage.WallUsec = &wall
 	again := j.endTry(record)
 	if !again {
-		if j.keepFiles(record, waitErr) == ErrClosing {
+		if j.keepFiles(keeping, record, waitErr) == ErrClosing {
 			return false
 		}
 		j.removeWork()

@@ -317,9 +317,16 @@ func (t *Table) enterLocked(j *Job) {
 // Stop refuses new jobs, stops those that run, and returns when all of them have ended. One that
 // cannot end, since there is no room for what it wrote, is left to the next server.
 func (t *Table) Stop() {
-	for _, j := range t.close() {
-		j.shutDown()
+	jobs := t.close()
+	shutDown := func() {
+		for _, j := range jobs {
+			j.shutDown()
+		}
 	}
+	shutDown()
+	// The second time it is for what collects the files of those that were stopped, as the first one is not.
+	again := time.AfterFunc(closeGrace*3/2, shutDown)
+	defer again.Stop()
 	timer := time.AfterFunc(2*closeGrace, func() { t.leave(ErrClosing) })
 	defer timer.Stop()
 	t.wait()

@@ -701,8 +701,9 @@ type JobSpec struct {
 	// stdin, terminal or upload.
 	Restart *Restart `protobuf:"bytes,27,opt,name=restart,proto3" json:"restart,omitempty"`
 	// Files of the job's that are kept beyond its end, for StreamFiles: patterns
-	// as of glob(7) without braces, relative to cwd, or absolute. What fits is kept
-	// with all that is in it, under its path. At most 64, of at most 4,095 bytes
+	// as of glob(7) without classes like [:alpha:], and with * and ? for leading
+	// dots, too; relative to cwd, or absolute. What fits is kept with all that is
+	// in it, under its path. At most 64, of at most 4,095 bytes
 	// each, none with "..". They are read once the command has ended, however it
 	// did, and no process of the job is left, in its sandbox and with its limits
 	// (some 8M of its memory and 4 of its processes), and before the job is said
