@@ -87,17 +87,18 @@ type Client struct {
 func Dial(o Options) (*Client, error) {
 	go prepare()
 	addr := o.Address()
-	var creds credentials.TransportCredentials
+	var more []grpc.DialOption
 	if strings.HasPrefix(addr, "unix:") {
-		creds = insecure.NewCredentials() // the kernel tells the server who calls
+		more = append(more, grpc.WithTransportCredentials(insecure.NewCredentials())) // the kernel tells the server who calls
 	} else {
 		config, err := o.tls()
 		if err != nil {
 			return nil, err
 		}
-		creds = alerting{credentials.NewTLS(config)}
+		// Of what TLS has decrypted, gRPC takes what it wants without a buffer, and a copy, between.
+		more = append(more, grpc.WithTransportCredentials(alerting{credentials.NewTLS(config)}), grpc.WithReadBufferSize(0))
 	}
-	return o.dial(addr, grpc.WithTransportCredentials(creds))
+	return o.dial(addr, more...)
 }
 
 func (o Options) dial(addr string, more ...grpc.DialOption) (*Client, error) {

@@ -50,7 +50,12 @@ func (b bothCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 		_, info, err := PeerCredentials().ServerHandshake(local)
 		return conn, info, err
 	}
-	return b.TransportCredentials.ServerHandshake(conn)
+	below := &gatherer{Conn: conn}
+	conn, info, err := b.TransportCredentials.ServerHandshake(below)
+	if err != nil {
+		return nil, nil, err
+	}
+	return gathering{conn, below}, info, nil
 }
 
 func (b bothCredentials) Clone() credentials.TransportCredentials {
