@@ -29,6 +29,15 @@ func (g gathering) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Close does not wait for a Write that nobody reads, as TLS would, which has something to say before.
+func (g gathering) Close() error {
+	if !g.below.mu.TryLock() {
+		return g.below.Conn.Close()
+	}
+	g.below.mu.Unlock()
+	return g.Conn.Close()
+}
+
 // A gatherer is the connection below TLS. What nobody gathers for (the handshake, an alert, the answer to
 // a new key) goes out at once.
 type gatherer struct {

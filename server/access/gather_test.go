@@ -14,6 +14,7 @@ import (
 type wire struct {
 	net.Conn
 	writes, limit int
+	begun         chan struct{} // closed as the next one begins
 }
 
 var errWire = errors.New("the wire is cut")
@@ -21,6 +22,9 @@ var errWire = errors.New("the wire is cut")
 func (w *wire) Write(p []byte) (int, error) {
 	if w.writes++; w.limit > 0 && w.writes > w.limit {
 		return 0, errWire
+	}
+	if w.begun != nil {
+		close(w.begun)
 	}
 	return w.Conn.Write(p)
 }
@@ -92,5 +96,23 @@ func TestNothingFollowsAFailedWrite(t *testing.T) {
 	}
 	if tried := below.writes - below.limit; tried != 1 {
 		t.Errorf("%d writes were tried on a cut wire", tried)
+	}
+}
+
+// Who does not read holds up nobody who closes.
+func TestCloseDuringAWrite(t *testing.T) {
+	conn, below, _ := gatheringPair(t)
+	below.begun = make(chan struct{})
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(make([]byte, 32<<10))
+		wrote <- err
+	}()
+	<-below.begun
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-wrote; !errors.Is(err, io.ErrClosedPipe) { // and not a deadline
+		t.Errorf("got %v", err)
 	}
 }
