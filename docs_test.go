@@ -14,7 +14,7 @@ func TestDocumentsNameTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"client", "initproc", "limits", "server", "test"} {
+	for _, dir := range []string{"client", "initproc", "limits", "proto", "server", "test"} {
 		err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 			if strings.HasSuffix(path, ".go") {
 				sources = append(sources, path)
