@@ -72,7 +72,7 @@ func TestUploadLeavesNothing(t *testing.T) {
 		seen := map[bool]string{}
 		for _, files := range []bool{false, true} {
 			spec := sh(looks)
-			spec.Env = map[string]string{"B": "2", "A": "1", "GOMAXPROCS": "many", "GODEBUG": "x=y"}
+			spec.Env = map[string]string{"B": "2", "A": "1", "GOMAXPROCS": "1000000", "GODEBUG": "inittrace=1", ".": "."}
 			var data []byte
 			if spec.Stdin = stdin; files {
 				spec.Upload, data = at(".=dir"), pieces(t, stream)
