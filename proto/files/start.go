@@ -66,8 +66,7 @@ const (
 
 // start is that agent, with what follows "start"; it returns the exit code.
 func start(args []string) int {
-	// A user's way to be rid of it, and the runtime's to print stacks.
-	byDefault(unix.SIGQUIT)
+	signalsByDefault()
 	say := func(kind string, err any) { fmt.Fprintf(os.Stderr, "tele: %s: %v\n", kind, err) }
 	stdin, places, command, err := parseStart(args)
 	if err == nil {
@@ -88,11 +87,23 @@ func start(args []string) int {
 	return exitNotExecutable
 }
 
-// byDefault makes the kernel do with a signal what it does with it by default, which os/signal cannot.
-func byDefault(s syscall.Signal) {
+// signalsByDefault makes the kernel do with signals what it does with them by default, which os/signal cannot: they
+// end whoever waits for files, as they end a command. The Go runtime prints stacks for one and takes no notice of
+// others. It keeps those that come of what it does itself, and those that end it all the same.
+func signalsByDefault() {
 	var action [4]uint64 // a struct sigaction with SIG_DFL
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	for s := unix.SIGHUP; s <= lastSignal; s++ {
+		switch s {
+		case unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGPIPE, unix.SIGURG, unix.SIGPROF:
+		default:
+			// It fails for SIGKILL and SIGSTOP.
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+		}
+	}
 }
+
+// lastSignal is SIGRTMAX.
+const lastSignal = syscall.Signal(64)
 
 // parseStart reads what StartCommand made.
 func parseStart(args []string) (stdin bool, places []Place, command []string, err error) {

@@ -211,7 +211,7 @@ func TestUploadIsStopped(t *testing.T) {
 	table := open(t)
 	_, stream := localFiles(t, map[string]string{"a": "text"})
 	first := pieces(t, stream)
-	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
+	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGALRM, 34} {
 		spec := sh("echo never")
 		spec.Upload = at("one", "two")
 		j := begin(t, table, spec)
