@@ -155,6 +155,7 @@ func TestUploadFails(t *testing.T) {
 		{"no program", whole, func(s *telev1.JobSpec) { s.Command = []string{"./dir/a"} }, 126, "tele: ./dir/a: permission denied\n"},
 		{"no program in PATH", whole, func(s *telev1.JobSpec) { s.Command, s.Env = []string{"a"}, map[string]string{"PATH": "dir:/nothing"} }, 126, "tele: a: permission denied\n"},
 		{"cut off", whole[:len(whole)/2], nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
+		{"cut off behind the last file", whole[:len(whole)-2], nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
 		{"nothing", nil, nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
 		{"given up", append(pieces(t, stream[:len(stream)/2])[:len(stream)/2], "\xff\xff\xff\xff"...), nil, 125, ""},
 		{"given up at once", []byte("\xff\xff\xff\xff"), nil, 125, "tele: upload: who sends the files has given up\n"},
