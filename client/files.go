@@ -91,7 +91,7 @@ func (c *Client) Upload(ctx context.Context, id string, archives []io.Reader, st
 	if stdin != nil {
 		all = append(all, stdin)
 	}
-	err := c.Input(ctx, id, io.MultiReader(all...))
+	err := c.input(ctx, id, io.MultiReader(all...), mayWait)
 	for _, r := range reads {
 		if why := r.failed.Load(); why != nil && err != nil { // the job may have ended of it before
 			return why

@@ -29,6 +29,11 @@ func (e *ReadError) Unwrap() error { return e.Err }
 // A Read that waits is not interrupted when Input returns for another reason: it goes on, once, in a
 // goroutine of its own.
 func (c *Client) Input(ctx context.Context, id string, r io.Reader) error {
+	return c.input(ctx, id, r, goesOn)
+}
+
+// input is Input with what a LostError says of the job.
+func (c *Client) input(ctx context.Context, id string, r io.Reader, lost func(id string) string) error {
 	id, err := c.fullID(ctx, id)
 	if err != nil {
 		return err
@@ -37,7 +42,7 @@ func (c *Client) Input(ctx context.Context, id string, r io.Reader) error {
 	defer cancel()
 	f := &feeding{id: id, writer: rand.Text(), pieces: make(chan piece), room: make(chan struct{}, inputPieces)}
 	go f.read(ctx, r)
-	return c.link.call(ctx, goesOn(id), func(answered func()) error { return f.over(ctx, c.jobs, answered) })
+	return c.link.call(ctx, lost(id), func(answered func()) error { return f.over(ctx, c.jobs, answered) })
 }
 
 const (

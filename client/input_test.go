@@ -173,6 +173,18 @@ func TestUpload(t *testing.T) {
 	}
 }
 
+// Who loses the server on the way hears what the job does then.
+func TestUploadIsLost(t *testing.T) {
+	path, addr := unixAddr(t)
+	serve(t, listen(t, "unix", path), &fake{input: func(inputServer) error { return status.Error(codes.Unavailable, "gone") }})
+	c := dial(t, Options{Addr: addr})
+	err := c.Upload(within(t), jobID, []io.Reader{strings.NewReader("some")}, nil)
+	var lost *LostError
+	if !errors.As(err, &lost) || lost.Do != "the job may wait for its files; end it: tele stop "+jobID {
+		t.Errorf("got %v", err)
+	}
+}
+
 // An archive that cannot be read is given up, and what is behind it does not come.
 func TestUploadIsGivenUp(t *testing.T) {
 	path, addr := unixAddr(t)

@@ -44,6 +44,9 @@ func (e *LostError) Unwrap() error { return e.Err }
 
 func goesOn(id string) string { return "the job goes on; see it again with: tele logs " + id }
 
+// mayWait is for one whose files were on their way, which nobody else would send.
+func mayWait(id string) string { return "the job may wait for its files; end it: tele stop " + id }
+
 // A link is a connection of one client. It is lost when a call is answered with UNAVAILABLE; every
 // other code is an answer. It is back when grpc says that the connection is ready again, which grpc
 // does not before the server has accepted the certificate and answered.

@@ -17,7 +17,8 @@ import (
 // AgentName is argv[0] of an agent.
 const AgentName = "tele-files"
 
-// AgentEnv is all of an agent's environment: the job's limits are small, and a job has no say in it.
+// AgentEnv is all of an agent's environment: the job's limits are small, and a job has no say in it, also where
+// StartEnv hands the command's through.
 var AgentEnv = []string{"GOMAXPROCS=1", "GOMEMLIMIT=12MiB", "GOTRACEBACK=none"}
 
 // PackCommand is the command of an agent that packs.

@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,7 +14,7 @@ import (
 )
 
 // This is the agent of a job that files come with: the first process of the job's main command, and as its user,
-// where that begins and with its environment. It takes the files from standard input and then executes the
+// where that begins. It takes the files from standard input and then executes the
 // command in its place, which finds all as if there had been no agent: the Go runtime's handlers of signals go
 // with execve(2), as do its descriptors, all close-on-exec, and that it cannot be looked into; syscall.Exec
 // gives the limit of open files back. What is read of standard input are the files alone, for what comes behind
@@ -35,6 +34,29 @@ func StartCommand(stdin bool, to []Place, command []string) []string {
 	return append(args, command...)
 }
 
+// StartEnv is the environment of that agent of a command with this one, in which the Go runtime finds nothing that
+// it knows. Among the arguments all users of the machine would see it.
+func StartEnv(env []string) []string {
+	all := slices.Clone(AgentEnv)
+	for _, variable := range env {
+		all = append(all, ofCommand+variable)
+	}
+	return all
+}
+
+// ofCommand is before the command's variables.
+const ofCommand = "."
+
+// commandEnv is what StartEnv was given.
+func commandEnv() (env []string) {
+	for _, variable := range os.Environ() {
+		if own, found := strings.CutPrefix(variable, ofCommand); found {
+			env = append(env, own)
+		}
+	}
+	return env
+}
+
 // How an agent ends that does not become the command.
 const (
 	exitAgent         = 125
@@ -44,9 +66,7 @@ const (
 
 // start is that agent, with what follows "start"; it returns the exit code.
 func start(args []string) int {
-	frugal()
-	// A user's way to be rid of it, and the runtime's to print stacks.
-	byDefault(unix.SIGQUIT)
+	signalsByDefault()
 	say := func(kind string, err any) { fmt.Fprintf(os.Stderr, "tele: %s: %v\n", kind, err) }
 	stdin, places, command, err := parseStart(args)
 	if err == nil {
@@ -59,7 +79,7 @@ func start(args []string) int {
 		say("upload", err)
 		return exitAgent
 	}
-	errno := execute(command)
+	errno := execute(command, commandEnv())
 	say(show(command[0]), errno)
 	if errno == unix.ENOENT || errno == unix.ENOTDIR {
 		return exitNotFound
@@ -67,19 +87,23 @@ func start(args []string) int {
 	return exitNotExecutable
 }
 
-// frugal is AgentEnv for one whose environment is the command's.
-func frugal() {
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(100)
-	debug.SetMemoryLimit(12 << 20)
-	debug.SetTraceback("none")
+// signalsByDefault makes the kernel do with signals what it does with them by default, which os/signal cannot: they
+// end whoever waits for files, as they end a command. The Go runtime prints stacks for one and takes no notice of
+// others. It keeps those that come of what it does itself, and those that end it all the same.
+func signalsByDefault() {
+	var action [4]uint64 // a struct sigaction with SIG_DFL
+	for s := unix.SIGHUP; s <= lastSignal; s++ {
+		switch s {
+		case unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGPIPE, unix.SIGURG, unix.SIGPROF:
+		default:
+			// It fails for SIGKILL and SIGSTOP.
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+		}
+	}
 }
 
-// byDefault makes the kernel do with a signal what it does with it by default, which os/signal cannot.
-func byDefault(s syscall.Signal) {
-	var action [4]uint64 // a struct sigaction with SIG_DFL
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
-}
+// lastSignal is SIGRTMAX.
+const lastSignal = syscall.Signal(64)
 
 // parseStart reads what StartCommand made.
 func parseStart(args []string) (stdin bool, places []Place, command []string, err error) {
@@ -120,17 +144,17 @@ func readNothing() error {
 
 // execute executes a program as execvp(3) does, but for a script of which only its name says that it is one. It
 // returns why it does not.
-func execute(command []string) syscall.Errno {
+func execute(command, env []string) syscall.Errno {
 	program := command[0]
 	if strings.Contains(program, "/") {
-		return execve(program, command)
+		return execve(program, command, env)
 	}
 	why := unix.ENOENT
-	for dir := range strings.SplitSeq(os.Getenv("PATH"), ":") {
+	for dir := range strings.SplitSeq(os.Getenv(ofCommand+"PATH"), ":") {
 		if dir == "" {
 			dir = "."
 		}
-		switch errno := execve(dir+"/"+program, command); errno {
+		switch errno := execve(dir+"/"+program, command, env); errno {
 		case unix.ENOENT, unix.ENOTDIR:
 		case unix.EACCES:
 			why = errno
@@ -141,9 +165,9 @@ func execute(command []string) syscall.Errno {
 	return why
 }
 
-func execve(path string, command []string) syscall.Errno {
+func execve(path string, command, env []string) syscall.Errno {
 	var errno syscall.Errno
-	if !errors.As(syscall.Exec(path, command, os.Environ()), &errno) {
+	if !errors.As(syscall.Exec(path, command, env), &errno) {
 		return unix.EINVAL // a NUL: no argument can have one
 	}
 	return errno

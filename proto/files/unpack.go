@@ -180,7 +180,7 @@ func (u *unpacker) rest() error {
 	case err == nil && n == maxRest:
 		return errors.New("more than 1 MiB comes behind the end of the stream of files")
 	}
-	return err
+	return u.cut(err)
 }
 
 // cut is the error of a read in the middle.

@@ -54,5 +54,5 @@ func takeUpload(s *initproc.Spec, spec *telev1.JobSpec) {
 	for _, p := range spec.Upload {
 		to = append(to, files.Place{Path: p.Path, Name: p.Name})
 	}
-	s.Agent, s.Command = true, files.StartCommand(spec.Stdin, to, s.Command)
+	s.Agent, s.Env, s.Command = true, files.StartEnv(s.Env), files.StartCommand(spec.Stdin, to, s.Command)
 }

@@ -72,7 +72,7 @@ func TestUploadLeavesNothing(t *testing.T) {
 		seen := map[bool]string{}
 		for _, files := range []bool{false, true} {
 			spec := sh(looks)
-			spec.Env = map[string]string{"B": "2", "A": "1", "GOMAXPROCS": "many", "GODEBUG": "x=y"}
+			spec.Env = map[string]string{"B": "2", "A": "1", "GOMAXPROCS": "1000000", "GODEBUG": "inittrace=1", ".": "."}
 			var data []byte
 			if spec.Stdin = stdin; files {
 				spec.Upload, data = at(".=dir"), pieces(t, stream)
@@ -155,6 +155,7 @@ func TestUploadFails(t *testing.T) {
 		{"no program", whole, func(s *telev1.JobSpec) { s.Command = []string{"./dir/a"} }, 126, "tele: ./dir/a: permission denied\n"},
 		{"no program in PATH", whole, func(s *telev1.JobSpec) { s.Command, s.Env = []string{"a"}, map[string]string{"PATH": "dir:/nothing"} }, 126, "tele: a: permission denied\n"},
 		{"cut off", whole[:len(whole)/2], nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
+		{"cut off behind the last file", whole[:len(whole)-2], nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
 		{"nothing", nil, nil, 125, "tele: upload: the stream of files was cut off before its end\n"},
 		{"given up", append(pieces(t, stream[:len(stream)/2])[:len(stream)/2], "\xff\xff\xff\xff"...), nil, 125, ""},
 		{"given up at once", []byte("\xff\xff\xff\xff"), nil, 125, "tele: upload: who sends the files has given up\n"},
@@ -211,7 +212,7 @@ func TestUploadIsStopped(t *testing.T) {
 	table := open(t)
 	_, stream := localFiles(t, map[string]string{"a": "text"})
 	first := pieces(t, stream)
-	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
+	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGALRM, 34} {
 		spec := sh("echo never")
 		spec.Upload = at("one", "two")
 		j := begin(t, table, spec)
