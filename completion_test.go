@@ -102,7 +102,7 @@ func startShell(ts *testscript.TestScript, shell string) *shellSession {
 
 // readTo returns what the shell writes before text.
 func (s *shellSession) readTo(ts *testscript.TestScript, text string) string {
-	ts.Check(s.terminal.SetReadDeadline(time.Now().Add(time.Minute)))
+	ts.Check(s.terminal.SetReadDeadline(time.Now().Add(patience)))
 	for {
 		if before, after, found := bytes.Cut(s.seen, []byte(text)); found {
 			s.seen = after

@@ -217,10 +217,13 @@ func typeKeys(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(tmux(ts, append([]string{"send-keys"}, args...)...).Run())
 }
 
+// patience is how long what will come may take: on a machine that is emulated, shells begin after a minute.
+const patience = 3 * time.Minute
+
 // awaitScreen is `screen PATTERN`: waits until the terminal shows it.
 func awaitScreen(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + strings.ReplaceAll(args[0], `\n`, `\s*\n`))
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // another process writes it
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // another process writes it
 		shown, err := tmux(ts, "capture-pane", "-p").Output()
 		ts.Check(err)
 		if pattern.Match(shown) {
@@ -237,7 +240,7 @@ func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: await FILE TEXT")
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // another process writes it
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // another process writes it
 		if text, _ := os.ReadFile(ts.MkAbs(args[0])); bytes.Contains(text, []byte(args[1])) {
 			return
 		}
