@@ -83,6 +83,7 @@ func (s *session) pass() {
 				s.leave(fmt.Errorf("%w by %s", errInterrupted, unix.SignalName(sig.(syscall.Signal))))
 				return
 			case sig == unix.SIGINT && again:
+				signal.Ignore(unix.SIGINT) // a third would end tele before it has said so
 				s.leave(errDetached)
 				return
 			case sig == unix.SIGINT:
