@@ -230,7 +230,7 @@ func (w *world) lookForDirectories() {
 		}
 		for _, f := range files {
 			known := slices.Contains([]string{"record", "stdout", "stderr", "index"}, f.Name()) ||
-				f.Name() == "work" && l.kind.name == "files"
+				f.Name() == "work" && l.kind.name == "files" || f.Name() == "files.tar" && l.plan.leaves != nil
 			if !known {
 				l.wrong("%s is left in its directory", f.Name())
 			}

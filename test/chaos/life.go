@@ -77,7 +77,7 @@ func (l *life) live(trouble context.Context) {
 	switch n := l.chance.IntN(100); {
 	case n < 60:
 		l.submit(trouble)
-	case n < 75:
+	case n < 75, l.plan.leaves != nil: // which `tele run` would put here
 		l.submitByProcess(trouble, "start")
 	default: // it stays, follows, and ends as the job does
 		l.submitByProcess(trouble, "run")

@@ -102,6 +102,9 @@ func (l *life) submitByProcess(trouble context.Context, command string) {
 	if spec.Cwd != "" {
 		args = append(args, "--cwd", spec.Cwd)
 	}
+	for _, pattern := range spec.Download {
+		args = append(args, "--download", pattern)
+	}
 	p := l.startProcess(trouble, command == "run", append(append(args, "--"), spec.Command...)...)
 	if p == nil {
 		l.refused = errors.New("not started")
