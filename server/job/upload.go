@@ -32,7 +32,7 @@ func checkUpload(spec *telev1.JobSpec) error {
 		return bad("spec.upload", "are %d places, the most is %d", n, mostUploads)
 	case spec.Terminal != nil:
 		return bad("spec.upload", "does not go together with a terminal, at which files cannot be typed; "+
-			"start the job without a command that needs either, then: tele cp FILES JOB: and tele exec -it JOB -- COMMAND")
+			"start a job that waits, like sleep 1000, then: tele cp FILES JOB: and tele exec -it JOB -- COMMAND")
 	}
 	for _, p := range spec.Upload {
 		if err := checkPlace("spec.upload", p.GetPath(), p.GetName()); err != nil {
