@@ -19,9 +19,9 @@ const (
 	// and its pointer, as execve(2) counts them.
 	MaxStrings = 1 << 20
 	pointer    = 8
-	// maxString is the kernel's MAX_ARG_STRLEN without the NUL, and what files.StartEnv puts before a
-	// variable. Of the environment it is for NAME=VALUE.
-	maxString = 128<<10 - 2
+	// maxString is the kernel's MAX_ARG_STRLEN without the NUL. Of the environment it is for
+	// NAME=VALUE.
+	maxString = 128<<10 - 1
 	// maxPath is PATH_MAX without the NUL, maxName is NAME_MAX.
 	maxPath = unix.PathMax - 1
 	maxName = 255

@@ -39,6 +39,11 @@ func checkUpload(spec *telev1.JobSpec) error {
 			return err
 		}
 	}
+	for key, value := range spec.Env {
+		if len(key)+len("=")+len(value) == maxString { // files.StartEnv puts a byte before it
+			return bad("spec.env", "%s and its value have %d bytes, the most is %d where files come with a job", Quote(key), maxString, maxString-1)
+		}
+	}
 	return nil
 }
 

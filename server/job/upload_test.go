@@ -247,6 +247,7 @@ func TestUploadRequests(t *testing.T) {
 		{func(s *telev1.JobSpec) { s.Upload = at(".=" + strings.Repeat("x", maxName+1)) }, "spec.upload.name"},
 		{func(s *telev1.JobSpec) { s.Upload = at(".", "=x") }, "spec.upload.path"},
 		{func(s *telev1.JobSpec) { s.Upload = at("a\x00b") }, "spec.upload.path"},
+		{func(s *telev1.JobSpec) { s.Env = map[string]string{"A": strings.Repeat("x", maxString-2)} }, "spec.env"},
 		{func(s *telev1.JobSpec) { s.Upload = at(strings.Repeat("x", maxPath+1)) }, "spec.upload.path"},
 		{func(s *telev1.JobSpec) { s.Limits = &telev1.Limits{Pids: "2"} }, "spec.limits.pids"},
 	} {
@@ -257,6 +258,13 @@ func TestUploadRequests(t *testing.T) {
 		if _, err := table.Start(t.Context(), "me", "", spec); !errors.As(err, &request) || request.Field != row.field {
 			t.Errorf("%s: got %v", row.field, err)
 		}
+	}
+	// The largest variable that there may be gets there.
+	spec := sh(fmt.Sprintf("[ ${#A} = %d ] && echo all", maxString-3))
+	spec.Env, spec.Upload = map[string]string{"A": strings.Repeat("x", maxString-3)}, at("one")
+	_, stream := localFiles(t, map[string]string{"a": "text"})
+	if job, out := uploaded(t, table, spec, pieces(t, stream)); job.GetExitCode() != 0 || out != "all\n" {
+		t.Errorf("got %v, %q", job, out)
 	}
 }
 

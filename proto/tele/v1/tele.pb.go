@@ -608,14 +608,14 @@ type JobSpec struct {
 	// The program and its arguments; at least one, the program not empty. A
 	// program without a slash is looked for in PATH, inside the sandbox and as
 	// the job's user. No string may hold a NUL, and all are UTF-8: other bytes,
-	// which Linux allows, cannot be passed. One string may have 131,070 bytes;
+	// which Linux allows, cannot be passed. One string may have 131,071 bytes;
 	// all of them with env together may take 1 MiB, counting 9 bytes more for
 	// each.
 	Command []string `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
 	// Added to PATH, HOME, USER and TELE_JOB_ID, which may be overridden
 	// (TELE_JOB_ID not). Nothing of the server's own environment is passed on.
 	// Names may not be empty nor hold "=" or NUL. One name with its value may
-	// have 131,069 bytes; PATH may name 1,024 directories.
+	// have 131,070 bytes; PATH may name 1,024 directories.
 	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The directory that the command starts in, as the job sees it, absolute.
 	// Empty is the job's own work directory, which is HOME as well. At most
@@ -726,8 +726,9 @@ type JobSpec struct {
 	// and 8 processes. What it leaves out it says on the job's standard error.
 	// When it fails it says why there, and the job ends with exit code 125; so it
 	// does with 127 for a command that is not there, and 126 for one that cannot
-	// be executed, which here are no errors of Start. Not together with restart
-	// or terminal.
+	// be executed, which here are no errors of Start. A name with its value in
+	// env may have a byte less than without. Not together with restart or
+	// terminal.
 	Upload        []*FilePlace `protobuf:"bytes,31,rep,name=upload,proto3" json:"upload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
