@@ -41,9 +41,9 @@ func (s *service) Exec(stream execStream) error {
 	if err != nil {
 		return err
 	}
-	leave, ok := s.streams.Acquire(caller(ctx).Name)
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	leave, err := s.takeStream(ctx)
+	if err != nil {
+		return err
 	}
 	defer leave()
 	b, err := begin(ctx, j, start)

@@ -6,8 +6,6 @@ import (
 
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // filesPiece is how much of a job's files is in one message.
@@ -20,9 +18,9 @@ func (s *service) StreamFiles(r *telev1.StreamFilesRequest, stream grpc.ServerSt
 	if err != nil {
 		return err
 	}
-	leave, ok := s.streams.Acquire(caller(ctx).Name)
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	leave, err := s.takeStream(ctx)
+	if err != nil {
+		return err
 	}
 	defer leave()
 	f, err := j.KeptFiles(r.Offset)

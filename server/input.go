@@ -8,8 +8,6 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/job"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 type inputStream = grpc.BidiStreamingServer[telev1.WriteInputRequest, telev1.WriteInputResponse]
@@ -31,9 +29,9 @@ func (s *service) WriteInput(stream inputStream) error {
 	if err != nil {
 		return err
 	}
-	leave, ok := s.streams.Acquire(caller(ctx).Name)
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	leave, err := s.takeStream(ctx)
+	if err != nil {
+		return err
 	}
 	defer leave()
 	w, have, err := j.InputWriter(first.Writer)

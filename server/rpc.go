@@ -68,6 +68,15 @@ func (s *service) find(ctx context.Context, id string) (*job.Job, error) {
 	return j, nil
 }
 
+// takeStream counts a stream of the caller's until leave.
+func (s *service) takeStream(ctx context.Context) (leave func(), err error) {
+	leave, ok := s.streams.Acquire(caller(ctx).Name)
+	if !ok {
+		return nil, status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	}
+	return leave, nil
+}
+
 // controlled finds a job that the caller may do something to.
 func (s *service) controlled(ctx context.Context, id, what string) (*job.Job, error) {
 	j, err := s.find(ctx, id)
@@ -233,9 +242,9 @@ func (s *service) StreamOutput(r *telev1.StreamOutputRequest,
 	if err != nil {
 		return err
 	}
-	leave, ok := s.streams.Acquire(caller(ctx).Name)
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	leave, err := s.takeStream(ctx)
+	if err != nil {
+		return err
 	}
 	defer leave()
 	if r.TailLines != nil && r.Offset != 0 {

@@ -10,8 +10,6 @@ import (
 	telev1 "github.com/telerun/tele/proto/tele/v1"
 	"github.com/telerun/tele/server/job"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // Watch sends events as fast as the client takes them: one that does not is waited for, and costs nothing but
@@ -19,9 +17,9 @@ import (
 func (s *service) Watch(r *telev1.WatchRequest, stream grpc.ServerStreamingServer[telev1.WatchResponse]) error {
 	ctx, cancel := s.table.With(stream.Context())
 	defer cancel()
-	leave, ok := s.streams.Acquire(caller(ctx).Name)
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "as many streams are open as one client may have; end one")
+	leave, err := s.takeStream(ctx)
+	if err != nil {
+		return err
 	}
 	defer leave()
 	options, err := s.watchOptions(ctx, r)
