@@ -141,7 +141,7 @@ func (a *archive) Read(p []byte) (int, error) {
 	}
 	n, err := a.read.Read(p)
 	a.bar.add(n)
-	if err != nil && !a.over {
+	if err != nil && err != io.ErrClosedPipe && !a.over { // closed: nobody is told any more
 		a.over = true
 		a.ended(err)
 	}
