@@ -258,7 +258,7 @@ func (i *Init) TakeTerminal(s *Beside) error {
 	return i.send(message{kind: msgClose, value: fdBesideMaster})
 }
 
-// SignalBeside sends a signal to the process group of a command beside the main one.
+// SignalBeside sends a signal to the process group of a command beside the main one, to none once it has ended.
 func (i *Init) SignalBeside(pid int, s syscall.Signal) error {
 	return i.send(message{kind: msgSignal, value: uint32(s), detail: int32(-pid)})
 }

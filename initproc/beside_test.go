@@ -215,6 +215,51 @@ func TestBesideFails(t *testing.T) {
 	}
 }
 
+// A command can be ended as soon as it is forked, before it has a session, and so a process group.
+func TestBesideEndsBeforeItsSession(t *testing.T) {
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	started, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := hearNews(started)
+	s.Command = []string{"true"}
+	plan, err := NewBesidePlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := decode(plan.parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := slices.IndexFunc(v.steps, func(s step) bool { return s.nr == unix.SYS_SETSID })
+	replaceStep(plan.parts[0], session, unix.SYS_PPOLL, 0) // of nothing, for ever
+	token++
+	b, err := i.RunBeside(plan, s, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	e := i.next(t)
+	if !e.Forked || e.Token != token {
+		t.Fatalf("%+v", e)
+	}
+	if err := i.SignalBeside(e.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if end := i.next(t); end.Pid != e.Pid || end.Status.Signal() != syscall.SIGKILL {
+		t.Errorf("%+v", end)
+	}
+	// The main command is in no group of the one that is gone.
+	if err := i.SignalBeside(e.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := beside(t, i, s, "echo", "still"); err != nil || all(t, out.Stdout) != "still\n" {
+		t.Error(err)
+	}
+}
+
 // besideStepsFail makes each step of a command's plan fail.
 func besideStepsFail(t *testing.T, i *news, s Spec) {
 	t.Helper()

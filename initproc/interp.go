@@ -481,13 +481,29 @@ func (m *machine) signal() {
 	case m.msg.detail == targetAll:
 		whom = ^uintptr(0)
 	case m.msg.detail < 0:
-		whom = uintptr(m.msg.detail)
+		m.signalBeside(uintptr(-m.msg.detail))
+		return
 	case m.ended:
 		return
 	case m.msg.detail == targetGroup:
 		whom = -m.main
 	}
 	sys(unix.SYS_KILL, whom, uintptr(m.msg.value), 0, 0, 0, 0)
+}
+
+// signalBeside sends the signal to the process group of a command that runs beside the main one, or to its
+// process alone where that has not got so far as to have a group.
+//
+//go:norace
+//go:nosplit
+func (m *machine) signalBeside(pid uintptr) {
+	if m.place(pid) == nil {
+		return
+	}
+	r := sys(unix.SYS_KILL, -pid, uintptr(m.msg.value), 0, 0, 0, 0)
+	if failed(r) && errno(r) == int32(unix.ESRCH) {
+		sys(unix.SYS_KILL, pid, uintptr(m.msg.value), 0, 0, 0, 0)
+	}
 }
 
 // reap takes in every child that has ended. Once the command has, what it left behind is killed,

@@ -11,8 +11,9 @@ type message struct {
 	// what runs beside the command it is for BESIDERUNNING the pid, for BESIDEFAILED as for FAILED, for
 	// BESIDEEXIT the wait status.
 	value uint32
-	// detail is for PLAN planAfter or 0, for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll, targetGroup, or a
-	// process group beside the command's as kill(2) takes it: its negative number), for BESIDEEXIT the pid.
+	// detail is for PLAN planAfter or 0, for FAILED the errno, for SIGNAL whom it is for (targetMain, targetAll,
+	// targetGroup, or a command beside the main one: its pid, negative, as kill(2) takes a process group), for
+	// BESIDEEXIT the pid.
 	detail int32
 	// For PLAN, BESIDERUNNING and BESIDEFAILED, which command beside the main one it is about, in userUsec.
 	// For EXIT, what all processes of the sandbox used together, as getrusage(2) tells it.

@@ -393,12 +393,17 @@ func laterTry(v *view, index int) bool {
 
 // breakStep replaces a step by one that fails.
 func breakStep(part []byte, index int, errno syscall.Errno) {
+	replaceStep(part, index, opFail, uint64(errno))
+}
+
+// replaceStep makes a step do something else, with one argument.
+func replaceStep(part []byte, index int, nr uint32, number uint64) {
 	var h header
 	copy(raw(&h), part)
 	var s step
 	place := part[int(h.steps)+index*stepSize:]
 	copy(raw(&s), place)
-	s.nr, s.kinds[0], s.args[0] = opFail, argNumber, uint64(errno)
+	s.nr, s.kinds[0], s.args[0] = nr, argNumber, number
 	copy(place, raw(&s))
 }
 
