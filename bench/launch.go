@@ -23,6 +23,7 @@ const (
 	nameFull     = "the kernel: full"
 	nameTemplate = "the kernel: full, from a template"
 	nameFilter   = "the kernel: full, with a filter"
+	nameCall     = "the command alone, by a call"
 	nameCold     = "tele, cold"
 	nameWarm     = "tele, warm"
 	namePlain    = "bubblewrap"
@@ -51,6 +52,12 @@ func (b *bench) gather(command string) error {
 			return err
 		}
 	}
+	call, err := startCall(filepath.Join(b.cold.dir, "certs"), command)
+	if err != nil {
+		return err
+	}
+	b.contenders = append(b.contenders, &contender{name: nameCall, close: call.close,
+		run: func(launches, callers int) (batch, error) { return inTurn(launches, callers, call.launch) }})
 	b.contenders = append(b.contenders, &contender{name: nameCold, run: b.cold.run, close: func() {}})
 	if b.warm != nil {
 		b.contenders = append(b.contenders, &contender{name: nameWarm, run: b.warm.run, close: func() {}})
@@ -175,6 +182,7 @@ func (b *bench) launches() error {
 	}
 	goal("launch and wait, cold ÷ the full limit", "≤ 1.6", "≤ 1.25", close, nameCold, nameFull, 0.5)
 	goal("the same ÷ the full limit from a template", "", "", close, nameCold, nameTemplate, 0.5)
+	goal("a command by a call, no sandbox ÷ the bare limit", "", "", close, nameCall, nameBare, 0.5)
 	goal("launch and wait, warm ÷ the bare limit", "≤ 1.4", "≤ 1.1", close, nameWarm, nameBare, 0.5)
 	goal("cold ÷ bubblewrap with the same isolation", "≤ 0.7", "≤ 0.5", close, nameCold, nameSame, 0.5)
 	goal("warm ÷ bubblewrap with the same isolation", "≤ 0.5", "≤ 0.33", close, nameWarm, nameSame, 0.5)

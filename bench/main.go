@@ -36,6 +36,10 @@ func main() {
 		sender(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == callName {
+		serveCalls(os.Args[2:])
+		return
+	}
 	var o options
 	flag.StringVar(&o.tele, "tele", "../bin/tele", "the `program` to measure")
 	flag.BoolVar(&o.quick, "quick", false, "few samples of each")
