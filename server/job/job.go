@@ -139,6 +139,15 @@ func (j *Job) outputRemovedLocked() bool {
 	return j.record.Job.OutputRemoved
 }
 
+// keptLocked is how much output the record of a job that has ended says is kept.
+func (j *Job) keptLocked() uint64 {
+	if j.record != nil {
+		return j.record.Job.StdoutBytes + j.record.Job.StderrBytes
+	}
+	job := j.thin.job()
+	return job.StdoutBytes + job.StderrBytes
+}
+
 // ErrOutputRemoved is returned by Output when only the record is kept.
 var ErrOutputRemoved = errors.New("the job's output was removed to make room for others'")
 
@@ -156,6 +165,9 @@ func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if out, errs := log.Sizes(); uint64(out+errs) < j.keptLocked() { // somebody removes it just now
+			return nil, errors.Join(ErrOutputRemoved, log.Close())
 		}
 		log.Finish()
 		j.log = log

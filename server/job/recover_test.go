@@ -420,7 +420,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		step  string
 		there bool
 	}{
-		{"request checked", false}, {"place reserved", false}, {"directory made", false}, {"output made", false},
+		{"request checked", false}, {"place reserved", false}, {"directory made", false},
 		{"cgroup and plan made", false}, {"init started", false}, {"limits set", false},
 		{"record written", false}, {"command running", true}, {"record to be told", true}, {"start recorded", true},
 		{"refused call taken", true}, {"end seen", true}, {"files begun", true}, {"files collected", true}, {"end recorded", true}, {"sandbox closed", true},
@@ -739,7 +739,8 @@ func TestLockOfAKilledServer(t *testing.T) {
 // A job that cannot be taken over is left alone, and holds up neither the server nor its end.
 func TestLeftAlone(t *testing.T) {
 	table := open(t)
-	j := begin(t, table, sh("exec sleep 1000"))
+	j := begin(t, table, sh("echo; exec sleep 1000"))
+	firstOutput(t, j)
 	table.Leave()
 	index := filepath.Join(j.dir, "index")
 	if err := os.Rename(index, index+".away"); err != nil {

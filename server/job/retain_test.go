@@ -198,11 +198,6 @@ func makeEnded(t testing.TB, stateDir string, n int) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		log, err := output.Create(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = log.Close()
 		at := timestamppb.New(time.Unix(1_700_000_000+int64(i), 0))
 		code := int32(i % 3)
 		job := &telev1.Job{Id: id, User: "me", Spec: sh("make test TARGET=all VERBOSE=1"), Status: telev1.JobStatus_JOB_STATUS_SUCCESS,

@@ -76,14 +76,11 @@ func (s *sandbox) makeFiles(r request) (err error) {
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return err
 	}
+	s.log = output.New(s.dir)
 	if s.work, err = s.makeWork(r); err != nil {
 		return err
 	}
 	s.mark("directory made")
-	if s.log, err = output.Create(s.dir); err != nil {
-		return err
-	}
-	s.mark("output made")
 	return nil
 }
 

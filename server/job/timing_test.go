@@ -31,7 +31,7 @@ func TestTimingsRing(t *testing.T) {
 
 var (
 	warmSteps = []string{"request checked", "place reserved", "limits set", "record written", "command running", "start recorded"}
-	coldSteps = []string{"request checked", "place reserved", "directory made", "output made",
+	coldSteps = []string{"request checked", "place reserved", "directory made",
 		"cgroup and plan made", "init started", "limits set", "record written", "command running", "start recorded"}
 )
 

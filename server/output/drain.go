@@ -67,19 +67,23 @@ func (l *Log) Drain(s Stream, pipe int) (total int64, err error) {
 	}
 }
 
-// use opens the files for a drain, if it is going to need them, and writes what is missing in the index.
+// use opens the files for a drain, or makes them, if it is going to need them, and writes what is missing in the index.
 func (l *Log) use(pipe int) (done func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.users == 0 && !l.behindLocked() {
+	if (l.users == 0 || !l.made) && !l.behindLocked() {
 		if _, err := waiting(pipe); err != nil {
 			return nil, err
 		}
 	}
-	if err := l.open(0); err != nil {
+	if err := l.open(); err != nil {
 		return nil, err
 	}
-	if err := l.indexLocked(); err != nil {
+	err = l.makeLocked()
+	if err == nil {
+		err = l.indexLocked()
+	}
+	if err != nil {
 		l.releaseLocked()
 		return nil, err
 	}

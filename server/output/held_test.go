@@ -15,16 +15,25 @@ import (
 func TestMoreLogsThanFiles(t *testing.T) {
 	dir := t.TempDir()
 	var logs []*Log
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
 	for i := range cap(heldLogs) + 3 {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		if err := os.Mkdir(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		l, err := Create(path)
-		if err != nil {
+		l := New(path)
+		defer l.Close()
+		if _, err := unix.Write(pipe[1], []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		if _, err := l.Drain(Stdout, pipe[0]); err != nil {
+			t.Fatal(err)
+		}
 		logs = append(logs, l)
 	}
 	w := newWriter(t)
@@ -60,6 +69,7 @@ func TestMoreLogsThanFiles(t *testing.T) {
 	// A place that one gives back is the next one's.
 	_ = logs[0].Close()
 	held := newWriter(t)
+	held.write(Stdout, "x")
 	if !held.log.held || held.log.files[0] == nil {
 		t.Error("a log is not held although there is room")
 	}

@@ -1,8 +1,9 @@
 // Package output keeps what a job writes: stdout and stderr as files of raw bytes, and an index
 // that says when which of it arrived.
 //
-// The writer makes a Log with Create, moves bytes into it with Drain, and says with Finish that no
-// more will come. Any number of readers follow it, each a Reader at its own place; a new record in
+// The writer makes a Log with New, moves bytes into it with Drain, and says with Finish that no
+// more will come. The files are made for the first byte: many jobs print nothing, and to make a file takes ext4
+// long where many were removed of late, for it passes over their inodes one by one. Any number of readers follow it, each a Reader at its own place; a new record in
 // the index wakes them all at once, and a slow one holds up nobody. After a crash Open completes
 // the index from the sizes of the files, and the next writer goes on where they end.
 //
@@ -66,8 +67,9 @@ type Log struct {
 	dropped atomic.Int64
 
 	mu       sync.Mutex
-	users    int         // who needs files: readers, drains under way, and the writer if it is held
-	files    [3]*os.File // open while users > 0
+	made     bool        // the files are there
+	users    int         // who needs them: readers, drains under way, and the writer if it is held
+	files    [3]*os.File // open while users > 0, if they are made
 	held     bool        // the writer keeps files open between drains
 	last     record      // the newest in the index
 	records  int64       // in the index
@@ -94,23 +96,16 @@ func HeldFiles() int {
 	return int(min(files.Max/32, 256)) * len(names)
 }
 
-// Create makes the files of a new log in dir, which must exist.
-func Create(dir string) (*Log, error) {
-	l := &Log{dir: dir}
-	if err := l.open(os.O_CREATE | os.O_EXCL); err != nil {
-		return nil, noRoom(err)
-	}
-	l.holdLocked()
-	return l, nil
-}
+// New is a new log in dir, a directory that has none.
+func New(dir string) *Log { return &Log{dir: dir} }
 
-// holdLocked makes the use of the files that has begun the writer's, if there is a place, and else ends it.
+// holdLocked makes the writer one more user of the files that are open, if there is a place.
 func (l *Log) holdLocked() {
 	select {
 	case heldLogs <- struct{}{}:
 		l.held = true
+		l.users++
 	default:
-		l.releaseLocked()
 	}
 }
 
@@ -122,36 +117,71 @@ func (l *Log) holdLocked() {
 // Bytes may wait in the pipe meanwhile. Where the disk is too full for the missing records, Open
 // succeeds and Drain writes them later.
 func Open(dir string) (*Log, error) {
-	l := &Log{dir: dir}
-	if err := l.open(0); err != nil {
+	l := New(dir)
+	if l.empty() {
+		return l, nil
+	}
+	l.made = true
+	if err := l.open(); err != nil {
 		return nil, err
 	}
+	defer l.releaseLocked()
 	if err := l.mend(); err != nil {
-		l.releaseLocked()
 		return nil, err
 	}
 	l.holdLocked()
 	return l, nil
 }
 
-// open opens the files for one more user.
-func (l *Log) open(flags int) error {
-	if l.users > 0 {
-		l.users++
-		return nil
-	}
+// empty tells whether the directory is there, but not, or not all, the files of a log with any byte. The index is
+// made last.
+func (l *Log) empty() bool {
 	for i, name := range names {
-		f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR|flags, 0o600)
+		info, err := os.Stat(filepath.Join(l.dir, name))
+		if !errors.Is(err, os.ErrNotExist) && (err != nil || i == 0 || info.Size() > 0) {
+			return false
+		}
+	}
+	_, err := os.Stat(l.dir)
+	return err == nil
+}
+
+// open opens the files for one more user, if they are made.
+func (l *Log) open() error {
+	if l.made && l.users == 0 {
+		err := l.openFiles(0)
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the output was removed: %w", err)
+		}
 		if err != nil {
-			l.closeFiles()
-			if flags == 0 && errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("the output was removed: %w", err)
-			}
 			return err
 		}
-		l.files[i] = f
 	}
-	l.users = 1
+	l.users++
+	return nil
+}
+
+// makeLocked makes the files of a log that has none yet, for those who use it and the writer.
+func (l *Log) makeLocked() error {
+	if l.made {
+		return nil
+	}
+	if err := l.openFiles(os.O_CREATE); err != nil { // some may be there: a server was killed here, or the disk was full
+		return noRoom(err)
+	}
+	l.made = true
+	l.holdLocked()
+	return nil
+}
+
+// openFiles opens all of them, the index last.
+func (l *Log) openFiles(flags int) (err error) {
+	for _, i := range []Stream{Stdout, Stderr, Both} {
+		if l.files[i], err = os.OpenFile(filepath.Join(l.dir, names[i]), os.O_RDWR|flags, 0o600); err != nil {
+			l.closeFiles()
+			return err
+		}
+	}
 	return nil
 }
 
@@ -232,7 +262,7 @@ func (l *Log) wakeLocked() {
 func (l *Log) Finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.behindLocked() && l.open(0) == nil {
+	if l.behindLocked() && l.open() == nil {
 		_ = l.indexLocked() // Drain has told of it; Open or a reader tries again
 		l.releaseLocked()
 	}

@@ -43,10 +43,7 @@ func newWriterIn(t *testing.T, dir string) *writer {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Create(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := New(dir)
 	w := &writer{t: t, log: l}
 	if err := unix.Pipe2(w.pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		t.Fatal(err)
@@ -103,6 +100,94 @@ func joined(chunks []Chunk) string {
 		b.Write(c.Data)
 	}
 	return b.String()
+}
+
+// A log without a byte has no file; whoever reads it sees the first one come.
+func TestNothingWritten(t *testing.T) {
+	w := newWriter(t)
+	files := func() (names []string) {
+		entries, err := os.ReadDir(w.log.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	if n, err := w.log.Drain(Stdout, w.pipe[0]); n != 0 || err != nil {
+		t.Errorf("drained %d, %v", n, err)
+	}
+	again, err := Open(w.log.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.log = again
+	if got := files(); got != nil {
+		t.Errorf("there are %q", got)
+	}
+	r, err := w.log.NewReader(ReadOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.write(Stderr, "x")
+	if c, err := r.Next(t.Context(), make([]byte, 10)); err != nil || string(c.Data) != "x" || c.Stream != Stderr {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if got := files(); len(got) != len(names) {
+		t.Errorf("there are %q", got)
+	}
+	ended := newWriter(t)
+	_ = unix.Close(ended.pipe[1])
+	ended.pipe[1] = -1
+	if _, err := ended.log.Drain(Stdout, ended.pipe[0]); err != io.EOF {
+		t.Error(err)
+	}
+	ended.log.Finish()
+	if got := readAll(t, ended.log, ReadOptions{Follow: true, Tail: 3, Since: time.Unix(1, 0)}, 10); got != nil {
+		t.Errorf("got %v", got)
+	}
+}
+
+// What is left of files that were being made is a log without a byte; what is left of those that were being
+// removed is none.
+func TestSomeFiles(t *testing.T) {
+	for _, test := range []struct {
+		files string // with a +, not empty
+		good  bool
+	}{
+		{"", true}, {"stdout", true}, {"stdout stderr", true}, {"stdout stderr index", true},
+		{"stdout+", false}, {"stdout stderr+", false}, {"index", false}, {"index stdout", false}, {"index+ stderr", false},
+	} {
+		w := newWriter(t)
+		for _, name := range strings.Fields(test.files) {
+			name, full := strings.CutSuffix(name, "+")
+			if err := os.WriteFile(filepath.Join(w.log.dir, name), make([]byte, map[bool]int{true: recordSize}[full]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := Open(w.log.dir)
+		if !test.good {
+			if !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%q: %v", test.files, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", test.files, err)
+			continue
+		}
+		w.log = l
+		w.write(Stdout, "x")
+		if got := joined(readAll(t, l, ReadOptions{}, 10)); got != "x" {
+			t.Errorf("%q: got %q", test.files, got)
+		}
+		checkFiles(t, l.dir)
+	}
+	if _, err := Open(filepath.Join(t.TempDir(), "gone")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
 }
 
 func sample(t *testing.T) *writer {

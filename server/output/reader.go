@@ -56,7 +56,7 @@ const windowSize = 170 * recordSize
 // other reader or writer left, NewReader's error is then os.ErrNotExist.
 func (l *Log) NewReader(o ReadOptions) (*Reader, error) {
 	l.mu.Lock()
-	if err := l.open(0); err != nil {
+	if err := l.open(); err != nil {
 		l.mu.Unlock()
 		return nil, err
 	}

@@ -171,6 +171,8 @@ func TestRandomFailures(t *testing.T) {
 	w := newWriter(t)
 	var want [3]bytes.Buffer
 	var seen bytes.Buffer // by one who follows both and comes back after each end of the server
+	w.write(Stdout, "the files are there\n")
+	want[Stdout].WriteString("the files are there\n")
 	for i := range 5000 {
 		s := Stream(1 + random.IntN(2))
 		line := fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", random.IntN(99)))
@@ -304,10 +306,7 @@ func TestSpaceShared(t *testing.T) {
 	var all sync.WaitGroup
 	var logs []*Log
 	for range 4 {
-		l, err := Create(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := New(t.TempDir())
 		defer l.Close()
 		l.SetLimit(limit)
 		l.SetSpace(space)
@@ -423,7 +422,7 @@ func smallDisk(t *testing.T, kind string) string {
 		t.Fatal(err)
 	}
 	if kind == "tmpfs" {
-		if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=8m"); err != nil {
+		if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=8m,nr_inodes=200"); err != nil {
 			t.Fatal(err)
 		}
 	} else {
@@ -474,10 +473,48 @@ func TestDiskFull(t *testing.T) {
 	for _, kind := range []string{"tmpfs", "ext4"} {
 		t.Run(kind, func(t *testing.T) {
 			mnt := smallDisk(t, kind)
-			testBytesFull(t, mnt) // no t.Run: that is another goroutine
+			testFilesFull(t, mnt) // no t.Run: that is another goroutine
+			testBytesFull(t, mnt)
 			testIndexFull(t, mnt)
 		})
 	}
+}
+
+// Files that cannot be made are made when there is room.
+func testFilesFull(t *testing.T, mnt string) {
+	w := newWriterIn(t, filepath.Join(mnt, "files"))
+	var more []string // until there are no inodes either
+	for i := 0; ; i++ {
+		path := filepath.Join(mnt, fmt.Sprint("inode", i))
+		f, err := os.Create(path)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		more = append(more, path)
+	}
+	w.put([]byte("x"))
+	for n := range 3 { // of the files, this many can be made
+		if moved, err := w.log.Drain(Stdout, w.pipe[0]); moved != 0 || !errors.Is(err, ErrFull) {
+			t.Errorf("with %d files: drained %d, %v", n, moved, err)
+		}
+		if err := os.Remove(more[n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range more[3:] {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if moved, err := w.log.Drain(Stdout, w.pipe[0]); moved != 1 || err != nil {
+		t.Errorf("with room: drained %d, %v", moved, err)
+	}
+	w.want(Stdout, "x")
+	checkFiles(t, w.log.dir)
 }
 
 // A splice that meets the end of the disk moves a part, and all the rest when there is room.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +46,7 @@ func (l *life) account(id string) (account, error) {
 	}
 	for stream, name := range map[telev1.OutputStream]string{1: "stdout", 2: "stderr"} {
 		onDisk, err := os.ReadFile(filepath.Join(l.world.state, "jobs", id, name))
-		if err != nil {
+		if err != nil && !(errors.Is(err, os.ErrNotExist) && len(a.all) == 0) {
 			return a, err
 		}
 		if !bytes.Equal(onDisk, a.parts[stream]) {
