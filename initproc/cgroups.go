@@ -10,19 +10,13 @@ import "golang.org/x/sys/unix"
 // started in init stay behind; the command comes from this one.
 func joinCgroups(b *builder, s Spec) {
 	for i := range s.Join {
-		b.step("join the job's cgroups", unix.SYS_WRITE, number(fdJoin+i), b.string("0"), number(1))
-		b.step("join the job's cgroups", unix.SYS_CLOSE, number(fdJoin+i))
+		b.step("join the job's cgroups", unix.SYS_WRITE, number(fdFiles+i), b.string("0"), number(1))
+		b.step("join the job's cgroups", unix.SYS_CLOSE, number(fdFiles+i))
 	}
 	if s.Join > 0 {
 		// The namespace made by clone3 begins where init was then (cgroup_namespaces(7)).
 		b.step("unshare the cgroup namespace", unix.SYS_UNSHARE, number(unix.CLONE_NEWCGROUP))
 	}
-}
-
-// closeInherited closes what the server, or whoever started that, left open by mistake: init has what
-// is in fds.go and nothing else. After joinCgroups.
-func closeInherited(b *builder, join int) {
-	b.step("close inherited descriptors", unix.SYS_CLOSE_RANGE, number(fdJoin+join), number(uint32(1<<32-1)), number(0))
 }
 
 // protectInit makes init hard to look into and hard to kill. Not dumpable, its /proc/1 is root's,

@@ -33,23 +33,23 @@ const answerTime = time.Minute
 // errNothing is returned by peek when init has not said anything.
 var errNothing = errors.New("no message")
 
-// sendPart sends the next part of the plan, and files for it.
+// sendPart sends the next part of the plan, and files for it. An init that is gone by then is no error: a step
+// has failed, and what it said of that is still to be read.
 func (i *Init) sendPart(files ...*os.File) error {
 	blob := i.plan.parts[i.sent]
 	i.sent++
 	i.sending.Lock()
 	defer i.sending.Unlock()
-	if err := i.sendLocked(message{kind: msgPlan, value: uint32(len(blob))}, files...); err != nil {
-		return err
-	}
-	for len(blob) > 0 {
+	err := i.sendLocked(message{kind: msgPlan, value: uint32(len(blob))}, files...)
+	for err == nil && len(blob) > 0 {
 		n := min(len(blob), maxPiece)
-		if _, err := i.control.Write(blob[:n]); err != nil {
-			return fmt.Errorf("send the plan to the sandbox's init: %w", err)
-		}
+		_, err = i.control.Write(blob[:n])
 		blob = blob[n:]
 	}
-	return nil
+	if err == nil || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return fmt.Errorf("send the plan to the sandbox's init: %w", err)
 }
 
 // ErrBusy says that init has not taken what was sent before.

@@ -36,8 +36,8 @@
 // # The exchange
 //
 //	server                                         init (PID 1)            command
-//	  | PLAN, pieces of the first part -------------> | (is there when it begins)
 //	  | clone3, every namespace, into the cgroup ---> |
+//	  | PLAN, pieces of the first part, files ------> | (sent while the kernel is at it)
 //	  |                                               | steps …
 //	  | <------------------------------------- PARKED |
 //	  | PLAN, pieces of the second part, files -----> |

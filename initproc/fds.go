@@ -17,8 +17,8 @@ import "golang.org/x/sys/unix"
 //	 8  pidfd of the server           poll           init, once it has the plan
 //	 9  first what init executes,     execute        the plan
 //	    then oom_score_adj of init    write          init's end
-//	10… `tasks` of v1 cgroups         write, once    the plan
-//	    then what comes with a plan:  –              the plan
+//	10… what comes with a plan:       –              the plan
+//	    `tasks` of v1 cgroups; then
 //	    input, secrets, program
 //	57  the master of a terminal of a command beside the main one, until the server has it
 //	58  the terminal, its slave       the command    init's end; there with Spec.Terminal alone
@@ -38,7 +38,6 @@ const (
 	fdServer        = 8
 	fdExe           = 9
 	fdOOM           = 9
-	fdJoin          = 10
 	fdFiles         = 10
 	fdStatus        = 11 // of a plan beside the main one
 	fdBesideMaster  = 57 // above all that a plan opens, as are those that follow

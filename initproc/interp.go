@@ -66,7 +66,19 @@ func (m *machine) begin() {
 		sys(unix.SYS_WRITE, 2, uintptr(unsafe.Pointer(unsafe.StringData(byHand))), uintptr(len(byHand)), 0, 0, 0)
 		exit(exitTele)
 	}
+	closeInherited()
 	takeSignals()
+}
+
+// closeInherited closes what the server, or whoever started that, left open by mistake: init has what is in
+// fds.go and nothing else, and what comes with a plan has its numbers.
+//
+//go:norace
+//go:nosplit
+func closeInherited() {
+	if r := sys(unix.SYS_CLOSE_RANGE, fdFiles, 1<<32-1, 0, 0, 0, 0); failed(r) {
+		exit(exitTele)
+	}
 }
 
 const byHand = InitName + ": this is the inner part of tele's sandbox and is started by the server alone; " +

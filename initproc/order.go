@@ -5,7 +5,6 @@ package initproc
 // each function says what must have happened before it.
 func prepare(b *builder, s Spec, h host) {
 	joinCgroups(b, s)
-	closeInherited(b, s.Join)
 	protectInit(b)
 	openScore(b)
 	var work arg
@@ -79,7 +78,6 @@ func rest(b *builder, s Spec, h host) {
 
 // template is a Template.
 func template(b *builder, s Spec, h host) {
-	closeInherited(b, 0)
 	makeMountsPrivate(b)
 	shared(b, s, h, outOfSight(s, h))
 	keepProcWritable(b)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,8 +110,9 @@ func NewPlan(s Spec) (*Plan, error) {
 	return newPlan(s, h)
 }
 
-// thisHost is the host without its mounts.
-func thisHost() (h host, err error) {
+// thisHost is the host without its mounts. What it has of this process stays as it is; to ask for a namespace
+// takes as long as to make a directory.
+var thisHost = sync.OnceValues(func() (h host, err error) {
 	var own unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
 		return h, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
@@ -120,7 +122,7 @@ func thisHost() (h host, err error) {
 		return h, os.NewSyscallError("getrlimit", err)
 	}
 	return host{mnt: own.Ino, openFiles: files.Max}, nil
-}
+})
 
 func newPlan(s Spec, h host) (*Plan, error) {
 	if err := s.check(); err != nil {

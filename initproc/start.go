@@ -19,8 +19,9 @@ const pipeSize = 1 << 20
 type StartOptions struct {
 	// Cgroup is the version 2 group that init begins in, an open directory; negative for none.
 	Cgroup int
-	// Join are the version 1 `tasks` files, as many as Spec.Join said.
-	Join []*os.File
+	// Join returns the version 1 `tasks` files, as many as Spec.Join said, and at most six. It is called while the
+	// kernel makes init: whatever init needs when it begins its plan, and no sooner, can be made meanwhile.
+	Join func() ([]*os.File, error)
 	// Template is what Spec.Template said.
 	Template *Template
 }
@@ -91,13 +92,8 @@ func (i *Init) Run(ctx context.Context, plan *Plan, in *Input, secrets ...*os.Fi
 		}
 		files = append(files, exe)
 	}
-	// A step may fail and end init meanwhile; what it said of it is still to be read.
 	for i.sent < len(plan.parts) {
-		err := i.sendPart(files...)
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-			break
-		}
-		if err != nil {
+		if err := i.sendPart(files...); err != nil {
 			return err
 		}
 	}
@@ -122,11 +118,13 @@ var self = sync.OnceValues(func() (*os.File, error) {
 
 func (i *Init) start(o StartOptions) error {
 	var kept []int // init's, closed here once it has them
-	defer func() {
+	closeKept := func() {
 		for _, fd := range kept {
 			_ = unix.Close(fd) // nothing was written through it
 		}
-	}()
+		kept = nil
+	}
+	defer closeKept()
 	keep := func(fd int, err error) (int, error) {
 		if err == nil {
 			kept = append(kept, fd)
@@ -165,29 +163,33 @@ func (i *Init) start(o StartOptions) error {
 	// The order is the table in fds.go.
 	fds := []uintptr{uintptr(null), uintptr(stdout), uintptr(stderr), uintptr(control), uintptr(i.FD()),
 		uintptr(i.Stdout), uintptr(i.Stderr), uintptr(child)}
-	for _, f := range append([]*os.File{server, exe}, o.Join...) {
+	for _, f := range []*os.File{server, exe} {
 		fd, err := descriptor(f)
 		if err != nil {
 			return err
 		}
 		fds = append(fds, fd)
 	}
-	if len(i.plan.parts[0]) > fitsSocket {
-		if err := i.clone(fds, o); err != nil {
-			return err
-		}
-		return i.sendPart()
+	sent := make(chan error, 1)
+	go func() { sent <- i.sendFirst(o.Join) }() // best is there when init looks: nobody has to be woken up
+	err = i.clone(fds, o)
+	closeKept() // without an init, nobody takes what is sent
+	if sendErr := <-sent; err == nil {
+		err = sendErr
 	}
-	// It is there when init looks: nobody has to be woken up.
-	if err := i.sendPart(); err != nil {
-		return err
-	}
-	return i.clone(fds, o)
+	return err
 }
 
-// fitsSocket is how much a socket holds in any case that nobody reads yet, less than half of the kernel's
-// default (socket(7), wmem_default).
-const fitsSocket = 64 << 10
+// sendFirst sends the first part of the plan.
+func (i *Init) sendFirst(join func() ([]*os.File, error)) (err error) {
+	var files []*os.File
+	if join != nil {
+		if files, err = join(); err != nil {
+			return err
+		}
+	}
+	return i.sendPart(files...)
+}
 
 func (i *Init) clone(fds []uintptr, o StartOptions) error {
 	attr := &syscall.ProcAttr{

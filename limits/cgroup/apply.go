@@ -11,12 +11,15 @@ import (
 	"github.com/telerun/tele/limits"
 )
 
+// controllers are where the limits are, by their version 2 names.
+var controllers = map[limits.Name]string{limits.CPU: "cpu", limits.Memory: "memory", limits.Swap: "memory",
+	limits.IORead: "io", limits.IOWrite: "io", limits.Pids: "pids"}
+
 // apply sets one limit and reads it back.
 func (g *Group) apply(name limits.Name, r Request) limits.Status {
 	value := r.Limits.Get(name)
 	s := limits.Status{Name: name, Asked: limits.Format(name, value)}
-	controller := map[limits.Name]string{limits.CPU: "cpu", limits.Memory: "memory", limits.Swap: "memory",
-		limits.IORead: "io", limits.IOWrite: "io", limits.Pids: "pids"}[name]
+	controller := controllers[name]
 	d, version := g.of(controller)
 	if version == 0 && value == limits.Max {
 		s.Applied, s.How = s.Asked, "no limit was asked for"

@@ -18,6 +18,7 @@ import (
 // A Group holds one job.
 type Group struct {
 	m       *Manager
+	id      string
 	paths   []string // its directories, in each tree that it has one in
 	request Request
 	status  []limits.Status
@@ -39,17 +40,30 @@ type Request struct {
 // Create makes the group of the job called id and sets its limits. A limit that cannot be set is
 // told by Status; an error leaves nothing behind.
 func (m *Manager) Create(id string, r Request) (*Group, error) {
-	g := &Group{m: m}
-	if err := g.create(id); err != nil {
+	g, err := m.Begin(id, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.Complete(); err != nil {
 		g.CloseStartFiles()
 		return nil, errors.Join(err, g.Delete())
 	}
-	g.request = r
-	for _, name := range limits.Names {
-		g.status = append(g.status, g.apply(name, r))
+	return g, nil
+}
+
+// Begin makes of the group what CloneFD needs, and sets the limits there. An error leaves nothing behind.
+func (m *Manager) Begin(id string, r Request) (*Group, error) {
+	g := &Group{m: m, id: id, request: r, status: make([]limits.Status, len(limits.Names))}
+	if err := g.make(2); err != nil {
+		g.CloseStartFiles()
+		return nil, errors.Join(err, g.Delete())
 	}
 	return g, nil
 }
+
+// Complete makes the rest of the group, which JoinFiles leads into, and sets the rest of the limits. The kernel
+// can make a process in what there is meanwhile: where version 1 has the limits, that takes as long as this.
+func (g *Group) Complete() error { return g.make(1) }
 
 // Set changes the limits of a group that Create made to those of r; its disks stay.
 func (g *Group) Set(r Request) error {
@@ -76,12 +90,14 @@ func (g *Group) Set(r Request) error {
 // memsw is the limit of memory and swap together, of version 1.
 const memsw = "memory.memsw.limit_in_bytes"
 
-func (g *Group) create(id string) error {
+// make makes what is in trees of this version, and sets the limits there; with version 1 also those that are
+// nowhere.
+func (g *Group) make(version int) error {
 	for _, t := range g.m.trees {
-		if t.dir == nil {
+		if t.dir == nil || t.version != version {
 			continue
 		}
-		d := dir{t.dir, id}
+		d := dir{t.dir, g.id}
 		if err := unix.Mkdirat(d.fd(), d.name, 0o755); err != nil {
 			return &os.PathError{Op: "mkdir", Path: d.path(""), Err: err}
 		}
@@ -99,6 +115,11 @@ func (g *Group) create(id string) error {
 			g.join = append(g.join, f)
 		} else {
 			g.clone = f
+		}
+	}
+	for i, name := range limits.Names {
+		if t := g.m.by[controllers[name]]; version == 2 == (t != nil && t.version == 2) {
+			g.status[i] = g.apply(name, g.request)
 		}
 	}
 	return nil

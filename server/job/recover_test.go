@@ -420,8 +420,8 @@ func TestCrashAtEveryStep(t *testing.T) {
 		step  string
 		there bool
 	}{
-		{"request checked", false}, {"place reserved", false}, {"directory made", false},
-		{"cgroup and plan made", false}, {"init started", false}, {"limits set", false},
+		{"request checked", false}, {"place reserved", false}, {"cgroup and plan made", false}, {"directory made", false},
+		{"cgroup complete", false}, {"init started", false}, {"limits set", false},
 		{"record written", false}, {"command running", true}, {"record to be told", true}, {"start recorded", true},
 		{"refused call taken", true}, {"end seen", true}, {"files begun", true}, {"files collected", true}, {"end recorded", true}, {"sandbox closed", true},
 	} {

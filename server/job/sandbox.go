@@ -40,21 +40,13 @@ func (t *Table) newSandbox() *sandbox {
 // takes back what is there.
 func (s *sandbox) make(r request) (err error) {
 	t := s.table
-	// The cgroup takes as long as all the rest before init, where there are many hierarchies.
-	grouped := make(chan error, 1)
-	go func() {
-		var err error
-		s.group, err = t.options.Cgroups.Create(s.id, t.groupRequest(r))
-		grouped <- err
-	}()
-	err = s.makeFiles(r)
 	template, done := t.useTemplate(r)
 	defer done()
 	s.join = t.options.Cgroups.Joins()
-	if err == nil {
-		s.plan, err = s.newPlan(r, template != nil)
+	if s.plan, err = s.newPlan(r, template != nil); err != nil {
+		return err
 	}
-	if err := errors.Join(err, <-grouped); err != nil {
+	if s.group, err = t.options.Cgroups.Begin(s.id, t.groupRequest(r)); err != nil {
 		return err
 	}
 	defer s.group.CloseStartFiles()
@@ -62,8 +54,17 @@ func (s *sandbox) make(r request) (err error) {
 		s.timing.Template = template != nil
 	}
 	s.mark("cgroup and plan made")
-	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Join: s.group.JoinFiles(),
-		Template: template})
+	s.init, err = initproc.Start(s.plan, initproc.StartOptions{Cgroup: s.group.CloneFD(), Template: template,
+		Join: func() ([]*os.File, error) {
+			if err := s.makeFiles(r); err != nil {
+				return nil, err
+			}
+			if err := s.group.Complete(); err != nil {
+				return nil, err
+			}
+			s.mark("cgroup complete")
+			return s.group.JoinFiles(), nil
+		}})
 	s.mark("init started")
 	return err
 }

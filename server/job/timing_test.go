@@ -31,8 +31,8 @@ func TestTimingsRing(t *testing.T) {
 
 var (
 	warmSteps = []string{"request checked", "place reserved", "limits set", "record written", "command running", "start recorded"}
-	coldSteps = []string{"request checked", "place reserved", "directory made",
-		"cgroup and plan made", "init started", "limits set", "record written", "command running", "start recorded"}
+	coldSteps = []string{"request checked", "place reserved", "cgroup and plan made", "directory made",
+		"cgroup complete", "init started", "limits set", "record written", "command running", "start recorded"}
 )
 
 // Each start is remembered with the steps of its way, and says which way that was; a failed one is not.

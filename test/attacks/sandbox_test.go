@@ -166,7 +166,8 @@ func rootSandbox(t *testing.T, h *host, spec *telev1.JobSpec, template *initproc
 	}
 	plan, err := initproc.NewPlan(what)
 	mustDo(t, err)
-	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Join: group.JoinFiles(), Template: template})
+	i, err := initproc.Start(plan, initproc.StartOptions{Cgroup: group.CloneFD(), Template: template,
+		Join: func() ([]*os.File, error) { return group.JoinFiles(), nil }})
 	if err == nil {
 		if err = i.Run(t.Context(), plan, nil); err != nil {
 			i.Close()
