@@ -43,13 +43,15 @@ func (i *Init) sendPart(files ...*os.File) error {
 	err := i.sendLocked(message{kind: msgPlan, value: uint32(len(blob))}, files...)
 	for err == nil && len(blob) > 0 {
 		n := min(len(blob), maxPiece)
-		_, err = i.control.Write(blob[:n])
+		if _, err = i.control.Write(blob[:n]); err != nil {
+			err = fmt.Errorf("send the plan to the sandbox's init: %w", err)
+		}
 		blob = blob[n:]
 	}
-	if err == nil || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return nil
 	}
-	return fmt.Errorf("send the plan to the sandbox's init: %w", err)
+	return err
 }
 
 // ErrBusy says that init has not taken what was sent before.

@@ -2,7 +2,7 @@
 // kernel's control groups.
 //
 // Open looks at the host, says with Layout and Explain what it found, and makes the server's own
-// group. Create makes the group of one job below it and sets the limits; from then on the Group is
+// group. Create, or Begin and Complete, makes the group of one job below it and sets the limits; from then on the Group is
 // the handle: CloneFD and JoinFiles start a process in it, Status says which limits hold and how,
 // Usage what was used, Change changes limits while it runs, Freeze and Thaw make it rest and go on, Kill and
 // WaitEmpty end it, Delete takes it away. A server that comes after one that died finds its groups with

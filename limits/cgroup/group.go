@@ -54,7 +54,7 @@ func (m *Manager) Create(id string, r Request) (*Group, error) {
 // Begin makes of the group what CloneFD needs, and sets the limits there. An error leaves nothing behind.
 func (m *Manager) Begin(id string, r Request) (*Group, error) {
 	g := &Group{m: m, id: id, request: r, status: make([]limits.Status, len(limits.Names))}
-	if err := g.make(2); err != nil {
+	if err := g.makeIn(2); err != nil {
 		g.CloseStartFiles()
 		return nil, errors.Join(err, g.Delete())
 	}
@@ -63,7 +63,7 @@ func (m *Manager) Begin(id string, r Request) (*Group, error) {
 
 // Complete makes the rest of the group, which JoinFiles leads into, and sets the rest of the limits. The kernel
 // can make a process in what there is meanwhile: where version 1 has the limits, that takes as long as this.
-func (g *Group) Complete() error { return g.make(1) }
+func (g *Group) Complete() error { return g.makeIn(1) }
 
 // Set changes the limits of a group that Create made to those of r; its disks stay.
 func (g *Group) Set(r Request) error {
@@ -90,9 +90,9 @@ func (g *Group) Set(r Request) error {
 // memsw is the limit of memory and swap together, of version 1.
 const memsw = "memory.memsw.limit_in_bytes"
 
-// make makes what is in trees of this version, and sets the limits there; with version 1 also those that are
+// makeIn makes what is in trees of this version, and sets the limits there; with version 1 also those that are
 // nowhere.
-func (g *Group) make(version int) error {
+func (g *Group) makeIn(version int) error {
 	for _, t := range g.m.trees {
 		if t.dir == nil || t.version != version {
 			continue
