@@ -167,7 +167,8 @@ func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 			return nil, err
 		}
 		if out, errs := log.Sizes(); uint64(out+errs) < j.keptLocked() { // somebody removes it just now
-			return nil, errors.Join(ErrOutputRemoved, log.Close())
+			_ = log.Close() // nothing is open
+			return nil, ErrOutputRemoved
 		}
 		log.Finish()
 		j.log = log

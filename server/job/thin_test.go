@@ -104,3 +104,36 @@ func TestWithout(t *testing.T) {
 		}
 	}
 }
+
+// Output that is being removed just now is not there in part, nor is it none; a job without any has none.
+func TestOutputIsBeingRemoved(t *testing.T) {
+	table := open(t)
+	silent, _ := run(t, table, sh("true"))
+	writer, _ := run(t, table, sh("echo text"))
+	for _, thin := range []bool{false, true} {
+		table = reopen(t, table)
+		j, none := find(t, table, writer.Id), find(t, table, silent.Id)
+		if thin {
+			j.makeThin()
+			none.makeThin()
+		}
+		if got := read(t, none); got != "" {
+			t.Errorf("thin %v: got %q", thin, got)
+		}
+		rename := func(from, to string) {
+			for _, name := range []string{"index", "stdout", "stderr"} {
+				if err := os.Rename(filepath.Join(j.dir, name+from), filepath.Join(j.dir, name+to)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		rename("", ".away")
+		if _, err := j.Output(output.ReadOptions{}); err != ErrOutputRemoved {
+			t.Errorf("thin %v: got %v", thin, err)
+		}
+		rename(".away", "")
+		if got := read(t, j); got != "text\n" {
+			t.Errorf("thin %v: got %q", thin, got)
+		}
+	}
+}
