@@ -24,11 +24,11 @@ var roots = []string{"_tele_entry", "handle", "leave"}
 // interp.go.
 var reachable = []string{
 	"beInit", "sys", "onChild", "restorer", "handle", "leave",
-	"failed", "errno", "at", "exit", "startedByServer", "takeSignals",
+	"failed", "errno", "at", "exit", "startedByServer", "closeInherited", "takeSignals",
 	"(*machine).begin", "(*machine).beforeWait", "(*machine).afterWait",
 	"(*machine).run", "(*machine).receive", "(*machine).accept", "(*machine).receivePiece",
 	"(*machine).check", "(*machine).relocate", "(*machine).step", "(*machine).call", "(*machine).arg",
-	"(*machine).tolerate", "(*machine).fork", "(*machine).supervise", "(*machine).signal",
+	"(*machine).tolerate", "(*machine).fork", "(*machine).supervise", "(*machine).signal", "(*machine).signalBeside",
 	"(*machine).reap", "(*machine).killRest", "(*machine).tell", "(*machine).say",
 	"(*machine).report", "(*machine).supervised", "(*machine).place", "(*machine).reaped", "(*machine).takeFiles", "(*machine).sayBeside", "(*machine).begun", "(*machine).forget",
 	"(*machine).fail", "(*machine).refuse",

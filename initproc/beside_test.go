@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,18 +18,12 @@ import (
 // news are the events of an init.
 type news struct {
 	*Init
-	events  []Event
-	running map[int]bool
+	events []Event
 }
 
 func hearNews(i *Init) *news {
-	n := &news{Init: i, running: map[int]bool{}}
-	i.Heard = func(e Event) {
-		n.events = append(n.events, e)
-		if n.running[e.Pid] = true; !e.Forked {
-			delete(n.running, e.Pid)
-		}
-	}
+	n := &news{Init: i}
+	i.Heard = func(e Event) { n.events = append(n.events, e) }
 	return n
 }
 
@@ -199,8 +194,8 @@ func TestBesideFails(t *testing.T) {
 	if _, e, err := beside(t, i, s, "sh", "-c", "exit 77"); err != nil || !e.Forked {
 		t.Fatal(err)
 	}
-	for ended := false; !ended || len(i.running) > 0; { // also those whose plans went wrong once they were forked
-		ended = i.next(t).Status.ExitStatus() == 77 || ended
+	for children(t, i.Pid) > 1 { // also those whose plans went wrong once they were forked
+		i.next(t)
 	}
 	for range maxBeside {
 		if _, e, err := beside(t, i, s, "sleep", "1000"); !e.Forked {
@@ -258,6 +253,23 @@ func TestBesideEndsBeforeItsSession(t *testing.T) {
 	if out, _, err := beside(t, i, s, "echo", "still"); err != nil || all(t, out.Stdout) != "still\n" {
 		t.Error(err)
 	}
+}
+
+// children is how many children a process has.
+func children(t *testing.T, pid int) (n int) {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // proc_pid_task(5)
+	if err != nil || len(lists) == 0 {
+		t.Fatalf("%q, %v", lists, err)
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(strings.Fields(string(text)))
+	}
+	return n
 }
 
 // besideStepsFail makes each step of a command's plan fail.

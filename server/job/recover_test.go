@@ -407,10 +407,19 @@ func crash() {
 		panic(err)
 	}
 	fmt.Println("started")
-	if err := os.WriteFile(filepath.Join(j.dir, "work", "f"), []byte("go\n"), 0o644); err != nil {
+	if err := letGo(j); err != nil {
 		panic(err)
 	}
 	_ = unix.Pause()
+}
+
+// letGo gives the job what it waits for, whole at any moment: it may have it already, and be reading it.
+func letGo(j *Job) error {
+	file := filepath.Join(j.dir, "work", "f")
+	if err := os.WriteFile(file+".new", []byte("go\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // A server killed between any two steps of a start or an end leaves a job that is fully there or
@@ -462,7 +471,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			if err != nil || again != j {
 				t.Errorf("the same key: %v, %v", again, err)
 			}
-			if err := os.WriteFile(filepath.Join(j.dir, "work", "f"), []byte("go\n"), 0o644); err != nil {
+			if err := letGo(j); err != nil {
 				t.Fatal(err)
 			}
 			job := wait(t, j)
