@@ -115,6 +115,9 @@ func copyJob(from, to string, earlier time.Duration) error {
 	}
 	for _, name := range []string{"stdout", "stderr", "index"} {
 		text, err := os.ReadFile(filepath.Join(from, name))
+		if errors.Is(err, os.ErrNotExist) { // it has written nothing
+			continue
+		}
 		if err == nil {
 			err = os.WriteFile(filepath.Join(to, name), text, 0o600)
 		}
