@@ -27,6 +27,18 @@ func hearNews(i *Init) *news {
 	return n
 }
 
+// sleeping is an init whose command does nothing.
+func sleeping(t *testing.T) (Spec, *news) {
+	t.Helper()
+	needRoot(t)
+	s := spec(t, "sleep", "1000")
+	i, err := start(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, hearNews(i)
+}
+
 // next is the next event.
 func (n *news) next(t *testing.T) (e Event) {
 	t.Helper()
@@ -136,13 +148,7 @@ func TestBeside(t *testing.T) {
 }
 
 func TestBesideTerminal(t *testing.T) {
-	needRoot(t)
-	s := spec(t, "sleep", "1000")
-	started, err := start(t, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := hearNews(started)
+	s, i := sleeping(t)
 	s.Terminal = &Size{30, 100}
 	b, e, _ := beside(t, i, s, "sh", "-c", "tty; stty size; read x; echo got $x; exec sleep 1000")
 	if err := i.TakeTerminal(b); err != nil {
@@ -175,13 +181,7 @@ func TestBesideTerminal(t *testing.T) {
 
 // What goes wrong beside the main command does it no harm.
 func TestBesideFails(t *testing.T) {
-	needRoot(t)
-	s := spec(t, "sleep", "1000")
-	started, err := start(t, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := hearNews(started)
+	s, i := sleeping(t)
 	var step *StepError
 	if _, _, err := beside(t, i, s, "no-such-program"); !errors.As(err, &step) || !step.NotFound() {
 		t.Errorf("%v", err)
@@ -212,13 +212,7 @@ func TestBesideFails(t *testing.T) {
 
 // A command can be ended as soon as it is forked, before it has a session, and so a process group.
 func TestBesideEndsBeforeItsSession(t *testing.T) {
-	needRoot(t)
-	s := spec(t, "sleep", "1000")
-	started, err := start(t, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := hearNews(started)
+	s, i := sleeping(t)
 	s.Command = []string{"true"}
 	plan, err := NewBesidePlan(s)
 	if err != nil {
@@ -309,13 +303,7 @@ const testAgent = "test-agent"
 
 // This program runs in the sandbox, whatever is there, and nobody can write to it.
 func TestAgent(t *testing.T) {
-	needRoot(t)
-	s := spec(t, "sleep", "1000")
-	started, err := start(t, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := hearNews(started)
+	s, i := sleeping(t)
 	had := descriptors(t, i.Pid)
 	s.Agent, s.Stdin, s.Env = true, true, []string{"ONLY=this"}
 	b, e, err := beside(t, i, s, testAgent, "argument")

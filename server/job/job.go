@@ -166,7 +166,7 @@ func (j *Job) Output(o output.ReadOptions) (*output.Reader, error) {
 		if err != nil {
 			return nil, err
 		}
-		if out, errs := log.Sizes(); uint64(out+errs) < j.keptLocked() { // somebody removes it just now
+		if out, errs := log.Sizes(); out+errs == 0 && j.keptLocked() > 0 { // somebody removes it just now
 			_ = log.Close() // nothing is open
 			return nil, ErrOutputRemoved
 		}

@@ -115,7 +115,7 @@ func (l *Log) holdLocked() {
 // has ended its thread. A lock on a file (flock) or a pidfd of it says when that is so.
 //
 // Bytes may wait in the pipe meanwhile. Where the disk is too full for the missing records, Open
-// succeeds and Drain writes them later.
+// succeeds and Drain writes them later. A directory that is there without files is a log without a byte.
 func Open(dir string) (*Log, error) {
 	l := New(dir)
 	if l.empty() {
