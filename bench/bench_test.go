@@ -13,10 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == senderName {
-		sender(os.Args[2:])
-		return
-	}
+	beOther()
 	goleak.VerifyTestMain(m)
 }
 

@@ -92,13 +92,9 @@ func (s calledCommand) Check(context.Context, *healthv1.HealthCheckRequest) (*he
 	return &healthv1.HealthCheckResponse{}, err
 }
 
-// serveCalls is that process.
-func serveCalls(args []string) {
-	fmt.Fprintf(os.Stderr, "bench: %s: %v\n", callName, answerCalls(args[0], args[1]))
-	os.Exit(1)
-}
-
-func answerCalls(certs, command string) error {
+// answerCalls is that process, and goes on until it cannot.
+func answerCalls(args []string) error {
+	certs, command := args[0], args[1]
 	config, err := tlsConfig(certs, "server")
 	if err != nil {
 		return err

@@ -96,14 +96,9 @@ func tlsConfig(certs, who string) (*tls.Config, error) {
 		Certificates: []tls.Certificate{pair}}, err
 }
 
-// sender is that process.
-func sender(args []string) {
-	fmt.Fprintln(os.Stderr, "bench: sender:", send(args[0], args[1], args[2]))
-	os.Exit(1)
-}
-
-// send goes on until it cannot.
-func send(network, addr, certs string) error {
+// send is that process, and goes on until it cannot.
+func send(args []string) error {
+	network, addr, certs := args[0], args[1], args[2]
 	listener, err := net.Listen(network, addr)
 	if err != nil {
 		return err
