@@ -214,14 +214,7 @@ func TestBesideFails(t *testing.T) {
 func TestBesideEndsBeforeItsSession(t *testing.T) {
 	s, i := sleeping(t)
 	s.Command = []string{"true"}
-	plan, err := NewBesidePlan(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := decode(plan.parts[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	plan, v := besidePlanOf(t, s)
 	session := slices.IndexFunc(v.steps, func(s step) bool { return s.nr == unix.SYS_SETSID })
 	replaceStep(plan.parts[0], session, unix.SYS_PPOLL, 0) // of nothing, for ever
 	token++
@@ -266,10 +259,9 @@ func children(t *testing.T, pid int) (n int) {
 	return n
 }
 
-// besideStepsFail makes each step of a command's plan fail.
-func besideStepsFail(t *testing.T, i *news, s Spec) {
+// besidePlanOf is the plan of s beside the main command, and what is in it.
+func besidePlanOf(t *testing.T, s Spec) (*Plan, *view) {
 	t.Helper()
-	var step *StepError
 	plan, err := NewBesidePlan(s)
 	if err != nil {
 		t.Fatal(err)
@@ -278,6 +270,14 @@ func besideStepsFail(t *testing.T, i *news, s Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return plan, v
+}
+
+// besideStepsFail makes each step of a command's plan fail.
+func besideStepsFail(t *testing.T, i *news, s Spec) {
+	t.Helper()
+	var step *StepError
+	plan, v := besidePlanOf(t, s)
 	for index := range v.steps {
 		name := v.string(uint64(v.steps[index].name))
 		if name == "drop capabilities" && index%16 != 0 || v.steps[index].nr == opFail || laterTry(v, index) {

@@ -65,9 +65,12 @@ func (i *Init) send(m message, files ...*os.File) error {
 	return i.sendLocked(m, files...)
 }
 
-// sendLocked sends a message, and at most six files with it, unix(7), SCM_RIGHTS. It does not wait.
+// sendLocked sends a message, and at most mostFiles with it, unix(7), SCM_RIGHTS. It does not wait.
 func (i *Init) sendLocked(m message, files ...*os.File) error {
 	m.version = messageVersion
+	if len(files) > mostFiles {
+		return fmt.Errorf("%d files for the sandbox's init, which takes %d at a time", len(files), mostFiles)
+	}
 	var rights []byte
 	if len(files) > 0 {
 		var fds []int

@@ -47,7 +47,8 @@ type machine struct {
 
 const (
 	rightsHeader = 16
-	rightsSize   = 40
+	rightsSize   = rightsHeader + mostFiles*4
+	mostFiles    = 6 // with one message
 )
 
 const (

@@ -110,19 +110,28 @@ func NewPlan(s Spec) (*Plan, error) {
 	return newPlan(s, h)
 }
 
-// thisHost is the host without its mounts. What it has of this process stays as it is; to ask for a namespace
-// takes as long as to make a directory.
-var thisHost = sync.OnceValues(func() (h host, err error) {
+// hostMnt is the mount namespace of this process, which stays the one that it is. To ask takes as long as to
+// make a directory.
+var hostMnt = sync.OnceValues(func() (inode uint64, err error) {
 	var own unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
-		return h, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
+		return 0, &os.PathError{Op: "stat", Path: "/proc/self/ns/mnt", Err: err}
 	}
-	var files unix.Rlimit
+	return own.Ino, nil
+})
+
+// thisHost is the host without its mounts.
+func thisHost() (h host, err error) {
+	if h.mnt, err = hostMnt(); err != nil {
+		return h, err
+	}
+	var files unix.Rlimit // which may be changed from outside, prlimit(1)
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return h, os.NewSyscallError("getrlimit", err)
 	}
-	return host{mnt: own.Ino, openFiles: files.Max}, nil
-})
+	h.openFiles = files.Max
+	return h, nil
+}
 
 func newPlan(s Spec, h host) (*Plan, error) {
 	if err := s.check(); err != nil {

@@ -19,7 +19,7 @@ const pipeSize = 1 << 20
 type StartOptions struct {
 	// Cgroup is the version 2 group that init begins in, an open directory; negative for none.
 	Cgroup int
-	// Join returns the version 1 `tasks` files, as many as Spec.Join said, and at most six. It is called while the
+	// Join returns the version 1 `tasks` files, as many as Spec.Join said, and at most mostFiles. It is called while the
 	// kernel makes init: whatever init needs when it begins its plan, and no sooner, can be made meanwhile.
 	Join func() ([]*os.File, error)
 	// Template is what Spec.Template said.

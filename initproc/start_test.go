@@ -645,3 +645,60 @@ func TestStartWithAnyDescriptor(t *testing.T) {
 		_ = copied.Close()
 	}
 }
+
+// The files that a plan begins with are where it looks for them, whatever the server has inherited itself.
+func TestFilesOfTheFirstPart(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	left, err := os.Create(filepath.Join(dir, "left"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer left.Close()
+	for range mostFiles {
+		fd, err := unix.FcntlInt(left.Fd(), unix.F_DUPFD, fdFiles) // not closed on exec
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	s := spec(t, "sleep", "1000")
+	s.Join = mostFiles
+	var tasks []*os.File
+	for n := range mostFiles + 1 {
+		f, err := os.Create(filepath.Join(dir, fmt.Sprint("tasks", n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		tasks = append(tasks, f)
+	}
+	plan, err := NewPlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(files []*os.File) (*Init, error) {
+		return Start(plan, StartOptions{Cgroup: -1, Join: func() ([]*os.File, error) { return files, nil }})
+	}
+	if _, err := begin(tasks); err == nil {
+		t.Error("init took more files than it can")
+	}
+	i, err := begin(tasks[:mostFiles])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if err := i.Run(t.Context(), plan, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range tasks[:mostFiles] {
+		if text, err := os.ReadFile(f.Name()); string(text) != "0" {
+			t.Errorf("%s: %q, %v", f.Name(), text, err)
+		}
+	}
+	for _, fd := range descriptors(t, i.Pid) {
+		if strings.Contains(fd, dir) {
+			t.Errorf("init has %s", fd)
+		}
+	}
+}

@@ -118,7 +118,9 @@ func (g *Group) makeIn(version int) error {
 		}
 	}
 	for i, name := range limits.Names {
-		if t := g.m.by[controllers[name]]; version == 2 == (t != nil && t.version == 2) {
+		t := g.m.by[controllers[name]]
+		unified := t != nil && t.version == 2
+		if unified == (version == 2) {
 			g.status[i] = g.apply(name, g.request)
 		}
 	}

@@ -2,10 +2,12 @@
 // that says when which of it arrived.
 //
 // The writer makes a Log with New, moves bytes into it with Drain, and says with Finish that no
-// more will come. The files are made for the first byte: many jobs print nothing, and to make a file takes ext4
-// long where many were removed of late, for it passes over their inodes one by one. Any number of readers follow it, each a Reader at its own place; a new record in
+// more will come. Any number of readers follow it, each a Reader at its own place; a new record in
 // the index wakes them all at once, and a slow one holds up nobody. After a crash Open completes
 // the index from the sizes of the files, and the next writer goes on where they end.
+//
+// The files are made for the first byte: many jobs print nothing, and to make a file takes ext4 long
+// where many were removed of late, for it passes over their inodes one by one.
 //
 // Bytes are written first and their index record second, and a reader believes the index alone, so
 // it never sees a byte that could be taken back. Nothing is kept in memory but where the ends are.
