@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 
 	"google.golang.org/grpc"
@@ -22,40 +18,26 @@ const callName = "bench-call"
 
 // A caller is the other side of such a server.
 type caller struct {
-	cmd  *exec.Cmd
 	conn *grpc.ClientConn
+	end  func()
 }
 
 // startCall starts a server that runs command, with the certificates in certs.
 func startCall(certs, command string) (*caller, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	c := &caller{cmd: exec.Command(self, callName, certs, command)}
-	c.cmd.Stderr = os.Stderr
-	c.cmd.SysProcAttr = ownGroup
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	at, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("%s: %w", callName, err)
-	}
 	config, err := tlsConfig(certs, "admin")
-	if err == nil {
-		c.conn, err = grpc.NewClient(strings.TrimSpace(at), grpc.WithTransportCredentials(credentials.NewTLS(config)))
-	}
 	if err != nil {
-		c.close()
 		return nil, err
 	}
-	return c, nil
+	at, end, err := startOther(callName, certs, command)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(at, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &caller{conn, end}, nil
 }
 
 func (c *caller) launch() error {
@@ -64,11 +46,8 @@ func (c *caller) launch() error {
 }
 
 func (c *caller) close() {
-	if c.conn != nil {
-		_ = c.conn.Close() // nothing is under way
-	}
-	_ = c.cmd.Process.Kill() // gone already is as good
-	_ = c.cmd.Wait()         // killed
+	_ = c.conn.Close() // nothing is under way
+	c.end()
 }
 
 // A calledCommand is the service, which has the shape of the one that every grpc has.

@@ -48,18 +48,6 @@ func main() {
 	}
 }
 
-// beOther is for a process that this program has started to be measured: it does not return then.
-func beOther() {
-	if len(os.Args) < 2 {
-		return
-	}
-	others := map[string]func(args []string) error{senderName: send, callName: answerCalls}
-	if other := others[os.Args[1]]; other != nil {
-		fmt.Fprintf(os.Stderr, "bench: %s: %v\n", os.Args[1], other(os.Args[2:]))
-		os.Exit(1)
-	}
-}
-
 type options struct {
 	tele, rows, docs, results string
 	quick, render, install    bool

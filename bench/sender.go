@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -9,9 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 )
 
 // chunk is how much the sender and whoever reads from it take at a time, as tele does.
@@ -23,30 +20,10 @@ const senderName = "bench-sender"
 
 // startSender starts one. With certs, a directory with a server's certificates, it talks TLS.
 func startSender(network, addr, certs string) (dial func() (net.Conn, error), end func(), err error) {
-	self, err := os.Executable()
+	at, end, err := startOther(senderName, network, addr, certs)
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(self, senderName, network, addr, certs)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = ownGroup
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	end = func() {
-		_ = cmd.Process.Kill() // gone already is as good
-		_ = cmd.Wait()         // killed
-	}
-	at, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		end()
-		return nil, nil, fmt.Errorf("sender: %w", err)
-	}
-	at = strings.TrimSpace(at)
 	dial = func() (net.Conn, error) { return net.Dial(network, at) }
 	if certs != "" {
 		config, err := tlsConfig(certs, "admin")
